@@ -1,0 +1,1 @@
+"""The blocklists that ship with dnsfilter: text files, each with its provenance in its head."""

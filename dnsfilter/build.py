@@ -1,0 +1,415 @@
+"""A configuration and its lists to a policy: the same for run, check, explain and reload.
+
+`python -m dnsfilter.build` is the child process in which the server has it done: reading
+and resolving a million names would stall the loop that answers.
+"""
+
+import hashlib
+import ipaddress
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dnsfilter import __version__
+from dnsfilter.config import lint
+from dnsfilter.config.load import Loaded, load
+from dnsfilter.config.problems import ConfigError, Problem
+from dnsfilter.config.schema import DEFAULT_GROUP, Config, Group
+from dnsfilter.config.sets import expand
+from dnsfilter.config.values import Address
+from dnsfilter.core.clients import ClientRow, Network, Prefixes, Style
+from dnsfilter.core.exemptions import Exemption
+from dnsfilter.core.index import Builder, Chunk, Index
+from dnsfilter.core.names import to_text
+from dnsfilter.core.policy import CANARY, Policy
+from dnsfilter.core.rules import Match, Rules
+from dnsfilter.core.special import CANARIES
+from dnsfilter.lists import formats, source
+from dnsfilter.lists.errors import BadList
+from dnsfilter.settings import Endpoint, ListState, Settings
+from dnsfilter.snapshot import BadSnapshot, Head, Reader, policy_of, write
+
+SNAPSHOT = "policy.snapshot"  # in the state directory
+RESOLV_CONF = Path("/etc/resolv.conf")
+SAMPLES = 8  # names of each list that readiness checks may ask for
+SKIPPED_SHOWN = 20  # skipped lines of a list that `status` and `check` print
+
+# Who may ask where `access` is not written: loopback, private and link-local ranges.
+PRIVATE = (
+    *("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16"),
+    *("::1/128", "fc00::/7", "fe80::/10"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to build from; the fields are the command line's."""
+
+    config: str | None = None  # path of the file; None: built-in defaults
+    text: str | None = None  # its text, where not as it stands in the file now
+    listen: str | None = None
+    upstream: str | None = None
+    resolv_conf: str = str(RESOLV_CONF)
+
+
+@dataclass(slots=True)
+class Source:
+    """The octets of one list, and how to read them."""
+
+    name: str
+    where: str
+    path: Path | None
+    format: str
+    match: Match
+    mode: str
+    octets: bytes
+    modified_at: float
+    sha256: str = ""
+
+    def __post_init__(self) -> None:
+        self.sha256 = hashlib.sha256(self.octets).hexdigest()
+
+
+@dataclass(slots=True)
+class Inputs:
+    """Everything that was read: configuration and lists, not parsed yet."""
+
+    request: Request
+    loaded: Loaded
+    text: str
+    sources: list[Source]
+    upstreams: tuple[Endpoint, ...]
+    read_at: float
+    hash: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        parts = [__version__, self.text, str(self.request), str(self.upstreams)]
+        parts += [f"{each.name} {each.where} {each.sha256}" for each in self.sources]
+        self.hash = hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+@dataclass(slots=True)
+class Built:
+    """A policy that is ready to be written or used."""
+
+    head: Head
+    chunks: list[Chunk]
+    config: Config
+    sources: list[Source]
+
+    def policy(self) -> Policy:
+        """Return the policy itself, for use in this process."""
+        return policy_of(self.head, Index(self.chunks))
+
+
+class ListErrors(Exception):
+    """Lists that must be refused; the reasons by list."""
+
+    def __init__(self, reasons: dict[str, str]) -> None:
+        super().__init__("\n".join(f"list '{name}': {reason}" for name, reason in reasons.items()))
+        self.reasons = reasons
+
+
+def read(request: Request) -> Inputs:
+    """Read configuration and lists. Raises ConfigError, ListErrors."""
+    builtin = source.builtin()
+    path = None if request.config is None else Path(request.config)
+    loaded = load(path, builtin=builtin, text=request.text, listen=request.listen, upstream=request.upstream)
+    text = request.text
+    if text is None:
+        text = path.read_text(encoding="utf-8-sig") if path is not None else ""
+    upstreams = _upstreams(loaded, Path(request.resolv_conf))
+    return Inputs(request, loaded, text, list(_sources(loaded)), upstreams, time.time())
+
+
+def _upstreams(loaded: Loaded, resolv_conf: Path) -> tuple[Endpoint, ...]:
+    config = loaded.config
+    if config.upstreams is not None:
+        return tuple((each.host, each.port) for each in config.upstreams)
+    found = []
+    try:
+        lines = resolv_conf.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        words = line.split()
+        if len(words) >= 2 and words[0] == "nameserver":
+            try:
+                ipaddress.ip_address(words[1].partition("%")[0])
+            except ValueError:
+                continue
+            found.append((words[1], 53))
+    own = [each for each in found if config.listen.is_own(Address(*each))]
+    problem = ""
+    if own:
+        problem = f"{own[0][0]} in {resolv_conf} is dnsfilter itself: queries would go round in circles"
+    elif not found:
+        problem = f"no upstreams are written, and {resolv_conf} names no nameserver"
+    if problem:
+        place = loaded.places.place("upstreams")
+        remedy = "write the resolvers to ask: upstreams: [192.0.2.53]"
+        raise ConfigError([Problem(place.file, place.line, problem, remedy)])
+    return tuple(found)
+
+
+def used_lists(loaded: Loaded) -> tuple[str, ...]:
+    """Return every list that is configured or that a group or an exemption names, built-in ones last."""
+    config = loaded.config
+    wanted = [name for name, entry in config.lists.items() if not entry.is_set]
+    for group in config.groups.values():
+        wanted += expand(config, loaded.builtin, (*group.block, *group.only, *group.allow_lists))
+    for exemption in config.exemptions.entries:
+        wanted += expand(config, loaded.builtin, exemption.lists)
+    return tuple(dict.fromkeys(wanted))
+
+
+def _sources(loaded: Loaded) -> Iterator[Source]:
+    """Read each list's octets; all that cannot be read is told at once."""
+    reasons: dict[str, str] = {}
+    builtin = source.builtin()
+    for name in used_lists(loaded):
+        try:
+            if (entry := loaded.config.lists.get(name)) is None:
+                path = builtin[name].path
+                yield _file_source(name, "built-in", path, "domains", Match.SUFFIX, "enforce")
+            elif entry.file is not None:
+                match = entry.match or formats.default_match(entry.format)
+                yield _file_source(name, f"file {entry.file}", entry.file, entry.format, match, entry.mode)
+            else:
+                octets = source.inline(to_text(each) for each in entry.domains or ())
+                match = entry.match or Match.SUFFIX
+                yield Source(name, "configuration", None, "domains", match, entry.mode, octets, 0.0)
+        except BadList as error:
+            reasons[name] = str(error)
+    if reasons:
+        raise ListErrors(reasons)
+
+
+def _file_source(name: str, where: str, path: Path, format_name: str, match: Match, mode: str) -> Source:
+    octets = source.read_file(path)
+    return Source(name, where, path, format_name, match, mode, octets, path.stat().st_mtime)
+
+
+def build(inputs: Inputs) -> Built:
+    """Build the policy. Raises ListErrors."""
+    config = inputs.loaded.config
+    builder = Builder(protected=frozenset(config.protected))
+    states, reasons = [], {}
+    for number, each in enumerate(inputs.sources):
+        try:
+            rules = formats.parse(each.octets, each.format, each.match)
+        except BadList as error:
+            reasons[each.name] = str(error)
+            continue
+        builder.block(number, rules)
+        states.append(_state(each, rules, inputs.read_at))
+    if reasons:
+        raise ListErrors(reasons)
+    names = (*(each.name for each in inputs.sources), CANARY)
+    builder.block(len(names) - 1, Rules(suffix=list(CANARIES)))
+    for number, group in enumerate(config.groups.values()):
+        builder.allow(number, group.allow_names)
+    chunks = list(builder.chunks())
+    warnings = [str(problem) for problem in lint.warnings(inputs.loaded)]
+    if builder.unblocked:
+        shown = ", ".join(map(to_text, builder.unblocked[:5]))
+        warnings.append(f"{len(builder.unblocked)} listed names are not blocked because of `protected`: {shown}")
+    policy = _policy(inputs, names)
+    content = {"lists": [(s.name, s.sha256, s.format, s.match) for s in states], "version": __version__, **policy}
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    head = Head(
+        inputs=inputs.hash,
+        hash=digest[:16],
+        config_text=inputs.text,
+        warnings=tuple(warnings),
+        settings=_settings(config, inputs.upstreams),
+        lists=tuple(states),
+        policy=policy,
+        ends={each.id: each.end for each in config.exemptions.entries},
+    )
+    return Built(head, chunks, config, inputs.sources)
+
+
+def _state(each: Source, rules: Rules, read_at: float) -> ListState:
+    names = rules.suffix or rules.exact or rules.below
+    step = max(1, len(names) // SAMPLES)
+    return ListState(
+        name=each.name,
+        source=each.where,
+        path="" if each.path is None or each.where == "built-in" else str(each.path),
+        format=each.format,
+        match=each.match,
+        mode=each.mode,
+        sha256=each.sha256,
+        entries=len(rules),
+        skipped_lines=rules.skipped_count,
+        skipped=tuple(f"line {s.line}: {s.reason}: {s.text}" for s in rules.skipped[:SKIPPED_SHOWN]),
+        samples=tuple(to_text(name) for name in names[::step][:SAMPLES]),
+        read_at=read_at,
+        modified_at=each.modified_at or read_at,
+    )
+
+
+def _settings(config: Config, upstreams: tuple[Endpoint, ...]) -> Settings:
+    groups = [upstreams, *(tuple((each.host, each.port) for each in zone.upstreams) for zone in config.forward)]
+    return Settings(
+        state=str(config.state),
+        dns=tuple((each.host, each.port) for each in config.listen.dns),
+        admin=None if config.listen.admin is None else (config.listen.admin.host, config.listen.admin.port),
+        metrics=None if config.listen.metrics is None else (config.listen.metrics.host, config.listen.metrics.port),
+        upstream_groups=tuple(groups),
+        timeout_s=config.resolve.timeout_s,
+        deadline_s=config.resolve.deadline_s,
+        max_concurrent=config.resolve.max_concurrent,
+        cache_entries=config.cache.entries,
+        max_ttl=config.cache.max_ttl_s,
+        max_negative_ttl=config.cache.max_negative_ttl_s,
+        log_level=config.log.level,
+    )
+
+
+def _policy(inputs: Inputs, names: tuple[str, ...]) -> dict[str, Any]:
+    """Return what decides besides the names, as plain data."""
+    config, builtin = inputs.loaded.config, inputs.loaded.builtin
+    bits = {name: 1 << number for number, name in enumerate(names)}
+    observed = sum(bits[each.name] for each in inputs.sources if each.mode == "observe")
+
+    def mask(refs: Iterable[str]) -> int:
+        return sum(bits[name] for name in expand(config, builtin, refs))
+
+    def row(name: str, group: Group, allow: int) -> ClientRow:
+        order = tuple((bits[each], each) for each in expand(config, builtin, group.block))
+        all_bits = sum(bit for bit, _ in order)
+        enforced = all_bits & ~observed if group.mode == "enforce" else 0
+        only_enforced = bool(group.only) and group.mode == "enforce"
+        return ClientRow(
+            group=name,
+            style=Style(group.answer or config.blocking.answer),
+            enforced=enforced,
+            observed=all_bits & ~enforced,
+            order=order,
+            allow=allow,
+            allow_lists=mask(group.allow_lists),
+            canary=bits[CANARY] if enforced or only_enforced else 0,
+            only=mask(group.only),
+            only_enforced=only_enforced,
+        )
+
+    group_rows = {name: row(name, group, 1 << n) for n, (name, group) in enumerate(config.groups.items())}
+    exemptions = [
+        (each.networks, Exemption(each.id, mask(each.lists), each.start if each.start is not None else 0.0, each.end))
+        for each in config.exemptions.entries
+    ]
+    networks, rows = _rows(config, group_rows, exemptions)
+    return {
+        "lists": names,
+        "access": sorted({*map(str, config.access or ()), *(() if config.access else _open_to(networks))}),
+        "networks": [(str(network), number) for network, number in networks],
+        "rows": [asdict(each) for each in rows],
+        "blocking": {
+            "ipv4": config.blocking.ipv4,
+            "ipv6": config.blocking.ipv6,
+            "ttl": config.blocking.ttl,
+            "text": config.blocking.text,
+        },
+        "zones": {zone.zone.hex(): number for number, zone in enumerate(config.forward, 1)},
+        "protected": sorted(name.hex() for name in config.protected),
+        "allow": {name: sorted(each.hex() for each in group.allow_names) for name, group in config.groups.items()},
+    }
+
+
+def _open_to(networks: Iterable[tuple[Network, int]]) -> tuple[str, ...]:
+    return (*PRIVATE, *(str(network) for network, _ in networks))
+
+
+def _rows(
+    config: Config,
+    group_rows: dict[str, ClientRow],
+    exemptions: list[tuple[tuple[Network, ...], Exemption]],
+) -> tuple[list[tuple[Network, int]], list[ClientRow]]:
+    """Cut the address space where groups and exemptions begin: a row for each prefix that differs.
+
+    Row 0 is that of clients of no network.
+    """
+    of_group: list[tuple[Network, str]] = [
+        (network, name) for name, group in config.groups.items() for network in group.networks
+    ]
+    of_exemption: dict[Network, list[Exemption]] = {}
+    for nets, exemption in exemptions:
+        for network in nets:
+            of_exemption.setdefault(network, []).append(exemption)
+    group_table = Prefixes((network, (network, name)) for network, name in of_group)
+    exemption_table = Prefixes((network, (network, found)) for network, found in of_exemption.items())
+    rows: dict[ClientRow, int] = {group_rows[DEFAULT_GROUP]: 0}
+    networks = []
+    for network in dict.fromkeys([*(network for network, _ in of_group), *of_exemption]):
+        first = network.network_address
+        around = ((n, name) for n, name in group_table.all(first) if n.prefixlen <= network.prefixlen)
+        decided, group = next(around, (None, DEFAULT_GROUP))
+        held = [e for n, found in exemption_table.all(first) if n.prefixlen <= network.prefixlen for e in found]
+        row = group_rows[group]
+        row = ClientRow(
+            **{
+                **{name: getattr(row, name) for name in ClientRow.__slots__},
+                "exemptions": tuple(dict.fromkeys(held)),
+                "network": "" if decided is None else str(decided),
+            }
+        )
+        networks.append((network, rows.setdefault(row, len(rows))))
+    return networks, list(rows)
+
+
+# ---- the child process ----
+
+
+def _child() -> int:
+    """Read a request from standard input, write a snapshot, print one line of JSON about it."""
+    request = json.loads(sys.stdin.read())
+    if request.pop("nice", False):
+        os.nice(10)
+    try:
+        result = _snapshot(Request(**request))
+    except ConfigError as error:
+        result = {"error": str(error), "status": 2}
+    except ListErrors as error:
+        result = {"error": str(error), "status": 2, "lists": error.reasons}
+    except OSError as error:
+        result = {"error": f"{error.filename}: {error.strerror}", "status": 1}
+    print(json.dumps(result))
+    return int(result.get("status", 0))
+
+
+def _snapshot(request: Request) -> dict[str, Any]:
+    inputs = read(request)
+    state = inputs.loaded.config.state
+    path = state / SNAPSHOT
+    if _inputs_of(path) == inputs.hash:
+        return {"snapshot": str(path), "inputs": inputs.hash}
+    built = build(inputs)
+    try:
+        state.mkdir(mode=0o750, parents=True, exist_ok=True)
+        write(path, built.head, built.chunks)
+    except OSError as error:
+        remedy = "give this user the directory, or write another one: state: DIR"
+        return {"error": f"{error.filename or state}: {error.strerror}\n  {remedy}", "status": 1}
+    return {"snapshot": str(path), "inputs": inputs.hash}
+
+
+def _inputs_of(path: Path) -> str | None:
+    """Return the hash of the inputs of a snapshot that is whole, None where there is none."""
+    try:
+        reader = Reader(path)
+        for _ in reader.chunks():
+            pass
+    except (OSError, BadSnapshot):
+        return None
+    return reader.head.inputs
+
+
+if __name__ == "__main__":
+    sys.exit(_child())

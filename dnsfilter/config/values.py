@@ -1,0 +1,281 @@
+"""What a single written value may be: address, network, name, duration, number, path. Text in, value out.
+
+Every function raises Wrong, with what is wrong and what to write instead.
+"""
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from dnsfilter.config.problems import Wrong, alternatives, nearest, shown
+from dnsfilter.core import names
+
+Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+IPAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)([smhd])")
+_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_ZONE = re.compile(r"%[A-Za-z0-9._-]+")
+_HOST_NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?")
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen, or whom to ask."""
+
+    host: str  # an address in its shortest form; IPv4-mapped as IPv4; a zone id as written
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def ip(self) -> IPAddress:
+        """The host without its zone id, to reason about."""
+        return ipaddress.ip_address(self.host.partition("%")[0])
+
+
+def unmapped(address: IPAddress) -> IPAddress:
+    """Return the IPv4 address that an IPv4-mapped IPv6 address stands for, any other as it is."""
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address
+
+
+def address(text: str, port: int | None, *, any_port: bool = False) -> Address:
+    """Read `192.0.2.53`, `192.0.2.53:5353`, `2001:db8::53` or `[2001:db8::53]:5353`.
+
+    port: the one meant where none is written; None: it must be written.
+    any_port: 0 may be written, and the system chooses.
+    """
+    host, written_port = _host_and_port(text)
+    try:
+        ip = ipaddress.ip_address(host)
+    except ValueError:
+        raise _no_address(text, host) from None
+    zone = host.partition("%")[2]
+    if zone and _ZONE.fullmatch("%" + zone) is None:
+        raise Wrong(f"{shown(text)}: not the name of an interface after %", 'write it as in "[fe80::1%eth0]:53"')
+    ip = unmapped(ip)
+    if ip.is_multicast or str(ip) == "255.255.255.255":
+        raise Wrong(f"{shown(text)} is an address of many", "write the address of one machine")
+    if written_port is None:
+        if port is None:
+            form = f"[{ip}]:9153" if ip.version == 6 else f"{ip}:9153"
+            raise Wrong(f"{shown(text)} has no port", f'write it behind the address: "{form}"')
+        return Address(str(ip), port)
+    return Address(str(ip), _port(text, written_port, lowest=0 if any_port else 1))
+
+
+def _host_and_port(text: str) -> tuple[str, str | None]:
+    if text.startswith("["):
+        host, closed, rest = text[1:].partition("]")
+        if not closed or (rest and not rest.startswith(":")) or ":" not in host:
+            raise Wrong(f"{shown(text)} is not an address", 'write IPv6 with a port as "[2001:db8::53]:53"')
+        return host, rest[1:] if rest else None
+    if text.count(":") == 1:
+        host, _, port = text.partition(":")
+        return host, port
+    return text, None  # an IPv6 address without brackets can have no port
+
+
+def _port(text: str, port: str, *, lowest: int) -> int:
+    if not (port.isascii() and port.isdigit() and len(port) <= 5 and lowest <= int(port) <= 65535):
+        raise Wrong(f"{shown(text)}: {shown(port)} is not a port", f"a port is a number from {lowest} to 65535")
+    return int(port)
+
+
+def _no_address(text: str, host: str) -> Wrong:
+    if host in ("", "*"):
+        return Wrong(f"{shown(text)} has no address", 'for all addresses write "0.0.0.0:53" and "[::]:53"')
+    if _HOST_NAME.fullmatch(host) and not host.replace(".", "").isdigit():
+        return Wrong(f"{shown(text)}: host names are not available in this version", "write the address")
+    if "/" in host:
+        return Wrong(f"{shown(text)} is not an address", "write one address, without a prefix length")
+    return Wrong(f"{shown(text)} is not an address", 'write 192.0.2.53, "192.0.2.53:5353" or "[2001:db8::53]:53"')
+
+
+def loopback_address(text: str) -> Address:
+    """An address to listen on, 53 where no port is written."""
+    return address(text, 53, any_port=True)
+
+
+def network(text: str) -> Network:
+    """Read `10.20.0.0/16`, `2001:db8::/32` or one address. IPv4-mapped becomes IPv4, a zone id is ignored."""
+    host, slash, length = _ZONE.sub("", text).partition("/")
+    try:
+        ip = ipaddress.ip_address(host)
+    except ValueError:
+        raise Wrong(f"{shown(text)} is not a network", _network_remedy(host)) from None
+    most = ip.max_prefixlen
+    if slash and not (length.isascii() and length.isdigit() and len(length) <= 3 and int(length) <= most):
+        raise Wrong(f"{shown(text)} is not a network", _length_remedy(ip, length))
+    bits = int(length) if slash else most
+    if (plain := unmapped(ip)) is not ip and bits >= 96:
+        ip, bits = plain, bits - 96
+    found = ipaddress.ip_network((ip, bits), strict=False)
+    if found.network_address != ip:
+        raise Wrong(f"{shown(text)} has bits set behind its prefix length", f"write {found}, or {ip} for one address")
+    return found
+
+
+def _network_remedy(host: str) -> str:
+    octets = host.split(".")
+    known = next((i for i, octet in enumerate(octets) if octet in ("*", "x", "")), len(octets))
+    if 0 < known < 4 and all(octet.isascii() and octet.isdigit() and len(octet) < 4 for octet in octets[:known]):
+        return f"write {'.'.join(octets[:known] + ['0'] * (4 - known))}/{8 * known}"
+    if "-" in host:
+        return "a range is written as its networks: 10.20.0.0 to 10.20.1.255 is 10.20.0.0/23"
+    return "write 10.20.0.0/16, 2001:db8:20::/48 or one address"
+
+
+def _length_remedy(ip: IPAddress, length: str) -> str:
+    remedy = f"an IPv{ip.version} prefix length ends at {ip.max_prefixlen}"
+    try:
+        mask = ipaddress.IPv4Network(f"0.0.0.0/{length}")  # 255.255.0.0
+        return f"write the mask as a prefix length: {ip}/{mask.prefixlen}" if "." in length else remedy
+    except ValueError:
+        pass
+    octets = str(ip).split(".")
+    while len(octets) > 1 and octets[-1] == "0":
+        octets.pop()
+    if ip.version == 4 and len(octets) < 4:
+        stars = ".".join(octets + ["*"] * (4 - len(octets)))
+        return f"{remedy}; for all of {stars} write {ip}/{8 * len(octets)}"
+    return remedy
+
+
+def name(text: str) -> names.Name:
+    """Read a domain name. Not the root, no address, nothing of a URL, no star: those never mean what was meant."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        pass
+    else:
+        raise Wrong(f"{shown(text)} is an address", "write a name; addresses belong to `networks`")
+    if text.startswith("*.") or (text.startswith(".") and text != "."):
+        raise Wrong(f"{shown(text)} is not a name", f"write {text.lstrip('*.')}: the names below it are meant as well")
+    if "\\" not in text and text.isascii() and _PLAIN_NAME.fullmatch(text) is None:
+        raise Wrong(
+            f"{shown(text)} is not a name",
+            "write the name alone, as press.example; any other character as its number: \\047 for a slash",
+        )
+    try:
+        found = names.from_text(text)
+    except names.BadName as error:
+        raise Wrong(f"{shown(text)} is not a name: {error}", "write a name as press.example") from None
+    if found == names.ROOT:
+        raise Wrong(f"{shown(text)} is every name there is", "write the names that are meant")
+    return found
+
+
+def listed_name(text: str) -> names.Name:
+    """Read a name to block: never a whole top-level domain by one careless word."""
+    found = name(text)
+    if names.parent(found) == names.ROOT:
+        raise Wrong(f"{shown(text)} is a whole top-level domain", f"write a name in it, as example.{text.rstrip('.')}")
+    return found
+
+
+def duration(text: str) -> float:
+    """Read 30s, 5m, 6h or 1d as seconds."""
+    if (match := _DURATION.fullmatch(text)) is None:
+        plain = text.isascii() and text.isdigit()
+        raise Wrong(
+            f"{shown(text)} is not a duration", f"write {text}s for seconds" if plain else "write 30s, 5m, 6h or 1d"
+        )
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def written_duration(seconds: float) -> str:
+    """Write seconds as an admin does."""
+    for unit, size in reversed(_UNITS.items()):
+        if seconds >= size and seconds % size == 0:
+            return f"{seconds / size:g}{unit}"
+    return f"{seconds:g}s"
+
+
+def duration_within(text: str, lowest: float, highest: float) -> float:
+    """Read a duration between two others."""
+    if not lowest <= (seconds := duration(text)) <= highest:
+        raise Wrong(
+            f"{shown(text)} is out of range", f"write {written_duration(lowest)} to {written_duration(highest)}"
+        )
+    return seconds
+
+
+def whole(text: str, lowest: int, highest: int) -> int:
+    """Read a whole number within bounds."""
+    if not (text.isascii() and text.isdigit() and len(text) <= 12 and lowest <= int(text) <= highest):
+        raise Wrong(f"{shown(text)} is not a number from {lowest} to {highest}", "write it in digits only")
+    return int(text)
+
+
+def choice(text: str, words: tuple[str, ...]) -> str:
+    """Read one of a few words."""
+    if text not in words:
+        raise Wrong(f"{shown(text)} is not known here", nearest(text.lower(), words, f"write {alternatives(words)}"))
+    return text
+
+
+def word(text: str, reserved: Mapping[str, str]) -> str:
+    """Read the name of a group or list: it goes into metrics, and must not look like a domain name."""
+    if _WORD.fullmatch(text) is None:
+        raise Wrong(f"{shown(text)} cannot be used as a name here", "write up to 63 letters a to z, digits, - and _")
+    if text in reserved:
+        raise Wrong(f"the name {shown(text)} is not free: {reserved[text]}", "choose another name")
+    return text
+
+
+def identifier(text: str) -> str:
+    """Read the id of an exemption: it goes into metrics and commands."""
+    if _ID.fullmatch(text) is None:
+        raise Wrong(
+            f"{shown(text)} cannot be used as an id", "write up to 63 letters a to z, digits, . - and _: COMM-2026-004"
+        )
+    return text
+
+
+def line_of_text(text: str) -> str:
+    """Read free text of one line."""
+    cleaned = " ".join(text.split())
+    if not cleaned or not cleaned.isprintable():
+        raise Wrong(f"{shown(text)} cannot be shown", "write a line of ordinary characters")
+    return cleaned
+
+
+def path(text: str, base: Path) -> Path:
+    """Read a path, relative to the directory of the file it is written in."""
+    if not text.isprintable():
+        raise Wrong(f"{shown(text)} is not a path", "write it without control characters")
+    if text.startswith("~"):
+        raise Wrong(f"{shown(text)}: ~ has no meaning here", "write the whole path")
+    return base / text
+
+
+def ip_of(text: str, version: int) -> str | None:
+    """Read the address that blocked questions are answered with; `off`: none of this family."""
+    if text == "off":
+        return None
+    example = "0.0.0.0" if version == 4 else "::"
+    try:
+        found = ipaddress.ip_address(text)
+    except ValueError:
+        found = None
+    if found is None or found.version != version or "%" in text:
+        raise Wrong(f"{shown(text)} is not an IPv{version} address", f'write "{example}" or another one, or off')
+    return str(found)
+
+
+def origin(text: str) -> str:
+    """Read the country of a maker."""
+    if not (text.isascii() and text.isalpha() and text.isupper() and len(text) == 2):
+        remedy = f"write {text.upper()}" if len(text) == 2 and text.isalpha() else "write two capital letters: CN, RU"
+        raise Wrong(f"{shown(text)} is not a country code", remedy)
+    return text

@@ -1,0 +1,245 @@
+"""What upstreams said: positive and negative answers, counted down. Knows no policy, no upstreams.
+
+An entry is a response's octets behind the question, so that it is copied behind whatever
+spelling of the question a client sends, compression pointers and all.
+"""
+
+import struct
+from collections import OrderedDict
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+
+from dnsfilter.core.names import ROOT, Name, is_at_or_below
+from dnsfilter.core.wire import codes
+from dnsfilter.core.wire.framing import MAX_MESSAGE
+from dnsfilter.core.wire.response import FormError, Record, Response, read, uncompressed
+
+MAX_LINKS = 16
+_TTL = struct.Struct("!I")
+_TOP_BIT = 0x8000_0000
+
+
+class ChainError(ValueError):
+    """A chain of aliases that loops or has more than MAX_LINKS links."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The bounds on what is kept."""
+
+    entries: int  # answers
+    octets: int  # of their bodies, all together
+    max_ttl: int  # seconds; also bounds what clients are told
+    max_negative_ttl: int
+
+
+@dataclass(slots=True)
+class Entry:
+    """One upstream answer, fit to be sent to any client that the policy lets have it."""
+
+    rcode: int
+    is_authentic: bool  # upstream's AD
+    counts: bytes  # ANCOUNT, NSCOUNT, ARCOUNT without OPT
+    body: bytes  # the octets behind the question, without OPT
+    ttls: tuple[tuple[int, int], ...]  # (offset in body, seconds)
+    lifetime: int  # whole seconds; 0: to be passed on, not kept
+    born: int  # whole seconds of `now`
+    chain: tuple[Name, ...]  # names that the answer leads to, in order, targets of services last
+    extras: tuple[Name, ...]  # owners of additional records that are none of these
+    is_truncated: bool = False  # only to be passed on: nobody could fetch the whole
+    sets: tuple[int, ...] = ()  # set ids of chain and extras, in the index of `generation`
+    generation: int = 0
+    is_listed: bool = False  # any of `sets` is not 0
+
+    def remaining(self, now: float) -> int:
+        """Return the whole seconds it may still be used; seconds are counted at whole seconds of `now`."""
+        return self.born + self.lifetime - int(now)
+
+    def aged_body(self, now: float, limit: int | None) -> bytes:
+        """Return the body with TTLs counted down, none above `limit` seconds."""
+        age = int(now) - self.born
+        if not age and limit is None:
+            return self.body
+        body = bytearray(self.body)
+        for at, ttl in self.ttls:
+            left = max(0, ttl - age)
+            _TTL.pack_into(body, at, left if limit is None else min(left, limit))
+        return bytes(body)
+
+    def without(self, owners: Collection[Name], qname: Name) -> "Entry":
+        """Return the same answer without the additional records that these names own."""
+        question = qname + bytes(4)
+        response = read(b"".join((bytes(4), b"\0\1", self.counts, question, self.body)), qname)
+        kept = [record for record in response.records if record.section != 2 or record.owner not in owners]
+        counts, body, ttls = _written_anew(response.octets, kept, 12 + len(question))
+        return replace(self, counts=counts, body=body, ttls=ttls)
+
+
+def from_response(response: Response, qname: Name, qtype: int, now: float, limits: "Limits") -> Entry:
+    """Make an entry of a response that was walked to its end.
+
+    Records of the answer section that neither the qname nor its chain leads to are left
+    out (RFC 5452 section 6). Raises ChainError, and FormError if what is left is too long.
+    """
+    answers = [record for record in response.records if record.section == 0]
+    chain, last = _chain(answers, qname)
+    on_chain = {qname, *chain}
+    kept = [record for record in response.records if record.section or _belongs(record, on_chain)]
+    is_plain = len(kept) == len(response.records) and response.opt_end in (0, len(response.octets))
+    ttl_of, lifetime = _times(kept, response.rcode, last, qtype, limits)
+    if is_plain:
+        end = response.opt_at if response.opt_at is not None else len(response.octets)
+        counts = response.octets[6:12]
+        if response.opt_at is not None:
+            counts = counts[:4] + (int.from_bytes(counts[4:], "big") - 1).to_bytes(2, "big")
+        body = response.octets[response.body_at : end]
+        ttls = tuple((record.ttl_at - response.body_at, ttl) for record, ttl in zip(kept, ttl_of, strict=True))
+        if any(record.ttl != ttl for record, ttl in zip(kept, ttl_of, strict=True)):
+            body = _with_ttls(body, ttls)
+    else:
+        counts, body, ttls = _written_anew(response.octets, kept, response.body_at)
+        ttls = tuple((at, ttl) for (at, _), ttl in zip(ttls, ttl_of, strict=True))
+        body = _with_ttls(body, ttls)
+    targets = [
+        record.target
+        for record in kept
+        if record.section == 0 and record.rtype in _LEADING and record.target not in (None, ROOT, *on_chain)
+    ]
+    extras = {record.owner for record in kept if record.section == 2} - on_chain
+    return Entry(
+        rcode=response.rcode,
+        is_authentic=bool(response.flags2 & codes.AD),
+        counts=counts,
+        body=body,
+        ttls=ttls,
+        lifetime=lifetime if qtype != codes.ANY else 0,
+        born=int(now),
+        chain=(*chain, *(target for target in targets if target is not None)),
+        extras=tuple(sorted(extras)),
+    )
+
+
+_MOVING = (codes.DNAME, codes.RRSIG)  # owned by a name above those that they are about
+_LEADING = (codes.SVCB, codes.HTTPS, codes.DNAME)  # types whose target a client goes on to, besides CNAME
+
+
+def _chain(answers: list[Record], qname: Name) -> tuple[list[Name], Name]:
+    """Follow CNAME and DNAME records from the qname, whatever their order (RFC 1034 section 3.6.2, RFC 6672)."""
+    aliases = {r.owner: r.target for r in answers if r.rtype == codes.CNAME and r.target is not None}
+    moved = [(r.owner, r.target) for r in answers if r.rtype == codes.DNAME and r.target is not None]
+    chain: list[Name] = []
+    if not aliases and not moved:
+        return chain, qname
+    name, seen = qname, {qname}
+    while True:
+        target = aliases.get(name)
+        if target is None:
+            target = next((name[: -len(o)] + t for o, t in moved if name != o and is_at_or_below(name, o)), None)
+        if target is None:
+            return chain, name
+        if target in seen or len(chain) == MAX_LINKS:
+            raise ChainError("a loop of aliases" if target in seen else f"more than {MAX_LINKS} aliases")
+        chain.append(target)
+        seen.add(target)
+        name = target
+
+
+def _belongs(record: Record, on_chain: set[Name]) -> bool:
+    if record.owner in on_chain:
+        return True
+    return record.rtype in _MOVING and any(is_at_or_below(name, record.owner) for name in on_chain)
+
+
+def _times(records: list[Record], rcode: int, last: Name, qtype: int, limits: "Limits") -> tuple[list[int], int]:
+    """Return each record's TTL as told to clients, and for how long the whole may be kept.
+
+    A TTL with its top bit set counts as 0 (RFC 2181 section 8). An answer without data is kept
+    for the smaller of the SOA record's TTL and its MINIMUM, without a SOA not at all (RFC 2308 section 5).
+    """
+    ttls = [0 if record.ttl & _TOP_BIT else min(record.ttl, limits.max_ttl) for record in records]
+    lifetime = min(ttls, default=0)
+    has_data = rcode == codes.NOERROR and any(
+        r.section == 0 and r.owner == last and qtype in (r.rtype, codes.ANY) for r in records
+    )
+    if not has_data:
+        minimum = min((r.minimum for r in records if r.section == 1 and r.rtype == codes.SOA), default=0)
+        lifetime = min(lifetime, minimum, limits.max_negative_ttl)
+        ttls = [min(ttl, lifetime) if lifetime else ttl for ttl in ttls]
+    if rcode not in (codes.NOERROR, codes.NXDOMAIN):
+        lifetime = 0
+    return ttls, lifetime
+
+
+def _with_ttls(body: bytes, ttls: tuple[tuple[int, int], ...]) -> bytes:
+    changed = bytearray(body)
+    for at, ttl in ttls:
+        _TTL.pack_into(changed, at, ttl)
+    return bytes(changed)
+
+
+def _written_anew(
+    octets: bytes, records: list[Record], body_at: int
+) -> tuple[bytes, bytes, tuple[tuple[int, int], ...]]:
+    """Return counts, body and TTLs of these records alone, uncompressed."""
+    counts, parts, ttls, at = [0, 0, 0], [], [], 0
+    for record in records:
+        part = uncompressed(octets, record)
+        ttls.append((at + len(record.owner) + 4, record.ttl))
+        parts.append(part)
+        counts[record.section] += 1
+        at += len(part)
+    if body_at + at + 11 > MAX_MESSAGE:
+        raise FormError(body_at, "an answer that no message can hold")
+    return b"".join(count.to_bytes(2, "big") for count in counts), b"".join(parts), tuple(ttls)
+
+
+def key(name: Name, qtype: int, *, do: bool, cd: bool) -> bytes:
+    """Return the key of a question in class IN; answers with and without DO or CD are kept apart."""
+    return name + qtype.to_bytes(2, "big") + bytes((do << 1 | cd,))
+
+
+class Cache:
+    """Answers by key, bounded in number and octets; the least recently used goes first."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._entries: OrderedDict[bytes, Entry] = OrderedDict()
+        self._octets = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, key: bytes, now: float) -> Entry | None:
+        """Return the answer if it is fresh; what is not is dropped."""
+        entry = self._entries.get(key)
+        if entry is None:
+            return None
+        if entry.remaining(now) <= 0:
+            self._drop(key)
+            return None
+        self._entries.move_to_end(key)
+        return entry
+
+    def put(self, key: bytes, entry: Entry) -> None:
+        """Keep an answer for its lifetime; one of lifetime 0 is not kept."""
+        if entry.lifetime <= 0:
+            return
+        if key in self._entries:
+            self._drop(key)
+        self._entries[key] = entry
+        self._octets += _size(key, entry)
+        while len(self._entries) > self._limits.entries or self._octets > self._limits.octets:
+            oldest, gone = self._entries.popitem(last=False)
+            self._octets -= _size(oldest, gone)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._entries.clear()
+        self._octets = 0
+
+    def _drop(self, key: bytes) -> None:
+        self._octets -= _size(key, self._entries.pop(key))
+
+
+def _size(key: bytes, entry: Entry) -> int:
+    return len(key) + len(entry.body)

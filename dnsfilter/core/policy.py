@@ -1,0 +1,152 @@
+"""The policy: one immutable snapshot, and the decision over it. Knows no messages."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from dnsfilter.core.clients import ClientRow, Clients, Style
+from dnsfilter.core.exemptions import Exemption
+from dnsfilter.core.index import Hit, Index
+from dnsfilter.core.names import Name
+
+CANARY = "canary"  # stands for the list in verdicts on canary names
+ONLY = "only"  # stands for the list where a group's `only` blocks
+RESERVED_LISTS = (CANARY, ONLY, "protected")
+
+
+class Action(StrEnum):
+    """What is done with a question. One a query; where several apply, the first in this order."""
+
+    REFUSED = "refused"
+    LOCAL = "local"
+    ALLOWED = "allowed"
+    BLOCKED = "blocked"
+    EXEMPTED = "exempted"
+    OBSERVED = "observed"
+    FORWARDED = "forwarded"
+
+
+_RANK = {action: rank for rank, action in enumerate(Action)}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the policy says of one name for one client, and why."""
+
+    action: Action
+    group: str  # the client group it was judged for; empty for a stranger
+    list_name: str = ""  # the list that decided; empty: none matched
+    exemption: str = ""  # id; set where one lifted a block
+    style: Style | None = None  # how a block is answered
+    valid_s: int | None = None  # whole seconds until a change of exemptions may alter it; None: none will
+    via: Name | None = None  # the name of the chain that decided; None: the qname
+
+
+REFUSED = Verdict(Action.REFUSED, "")
+
+
+@dataclass(frozen=True, slots=True)
+class Blocking:
+    """How blocked questions are answered, where a group says nothing else."""
+
+    ipv4: bytes | None  # four octets; None: NODATA for A
+    ipv6: bytes | None  # sixteen octets; None: NODATA for AAAA
+    ttl: int  # seconds
+    text: str | None  # the EXTRA-TEXT of the extended error; None: the list's name
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """All that decides, and nothing of the node: equal hashes decide alike."""
+
+    hash: str
+    lists: tuple[str, ...]  # the list with bit i
+    index: Index
+    clients: Clients
+    blocking: Blocking
+    zones: Mapping[Name, int]  # `forward` zones: name to the number of their upstream group
+    generation: int = 0  # 1 for the first policy of a process
+
+    def zone(self, name: Name) -> int:
+        """Return the number of the upstream group for a name: the longest `forward` zone's, else 0."""
+        if not self.zones:
+            return 0
+        at = 0
+        while at < len(name):
+            if (number := self.zones.get(name[at:])) is not None:
+                return number
+            at += name[at] + 1
+        return 0
+
+
+def decide(policy: Policy, row: ClientRow, name: Name, wall: float) -> Verdict:
+    """Judge the qname for one client. Precedence: allowed, blocked, exempted, observed, forwarded.
+
+    name: folded. wall: seconds since the epoch, for start and end of exemptions.
+    """
+    return judge(row, policy.index.hit(name), wall, is_qname=True)
+
+
+def decide_chain(
+    policy: Policy, row: ClientRow, verdict: Verdict, chain: Iterable[tuple[Name, int]], wall: float
+) -> Verdict:
+    """Judge the names met in an answer and return the verdict on the whole of it.
+
+    verdict: the qname's. An allowed qname covers the chain. The first blocked name decides;
+    without one, the first that was exempted, then the first observed.
+    chain: names with their set ids in this policy's index.
+    """
+    if verdict.action is Action.ALLOWED:
+        return verdict
+    valid_s = verdict.valid_s
+    for name, set_id in chain:
+        if not set_id:
+            continue
+        link = judge(row, policy.index.sets[set_id], wall, is_qname=False)
+        if link.valid_s is not None:
+            valid_s = link.valid_s if valid_s is None else min(valid_s, link.valid_s)
+        if link.action is not Action.ALLOWED and _RANK[link.action] < _RANK[verdict.action]:
+            verdict = replace(link, via=name)
+    return verdict if verdict.valid_s == valid_s else replace(verdict, valid_s=valid_s)
+
+
+def judge(row: ClientRow, hit: Hit, wall: float, *, is_qname: bool) -> Verdict:
+    """Judge one name by the lists that name it. `only` asks of the qname alone, not of the chain."""
+    if hit.allows & row.allow or hit.names & row.allow_lists:
+        return Verdict(Action.ALLOWED, row.group)
+    if hit.names & row.canary:
+        return Verdict(Action.BLOCKED, row.group, CANARY, style=Style.NXDOMAIN)
+    matching = hit.blocks & (row.enforced | row.observed)
+    outside = is_qname and row.only and not hit.names & row.only
+    if not matching and not outside:
+        return Verdict(Action.FORWARDED, row.group)
+    lifted, exemption, valid_s = 0, "", None
+    if row.exemptions and matching:
+        lifted, exemption, valid_s = _lift(row.exemptions, matching, wall)
+    left = matching & ~lifted
+    if left & row.enforced:
+        return Verdict(Action.BLOCKED, row.group, row.first(left & row.enforced), "", row.style, valid_s)
+    if outside and row.only_enforced:
+        return Verdict(Action.BLOCKED, row.group, ONLY, "", row.style, valid_s)
+    if lifted & row.enforced:
+        return Verdict(Action.EXEMPTED, row.group, row.first(lifted & row.enforced), exemption, None, valid_s)
+    if left & row.observed:
+        return Verdict(Action.OBSERVED, row.group, row.first(left & row.observed), "", None, valid_s)
+    if outside:
+        return Verdict(Action.OBSERVED, row.group, ONLY, "", None, valid_s)
+    return Verdict(Action.FORWARDED, row.group, valid_s=valid_s)
+
+
+def _lift(exemptions: Iterable[Exemption], matching: int, wall: float) -> tuple[int, str, int | None]:
+    """Return the mask that the exemptions in force lift together, the first one's id, and the seconds it holds."""
+    lifted, used, change = 0, "", None
+    for exemption in exemptions:
+        if not exemption.lists & matching:
+            continue
+        if exemption.is_in_force(wall):
+            lifted |= exemption.lists & matching
+            used = used or exemption.id
+        moment = exemption.next_change(wall)
+        if moment is not None:
+            change = moment if change is None else min(change, moment)
+    return lifted, used, None if change is None else max(1, int(change - wall))

@@ -1,0 +1,1 @@
+"""Messages as octets: reading queries and responses, building answers, framing. Knows no policy."""

@@ -1,0 +1,59 @@
+"""Building messages: the header of a response, OPT records, and queries for upstreams."""
+
+from dnsfilter.core.wire import codes
+from dnsfilter.core.wire.query import Query
+
+_OPT_START = b"\0\0\x29" + codes.UDP_SIZE.to_bytes(2, "big")
+
+
+def header_error(message: bytes, rcode: int) -> bytes:
+    """Answer a query that cannot be read: id, opcode and RD copied, all counts 0."""
+    return message[:2] + bytes((codes.QR | message[2] & 0x79, codes.RA | rcode)) + bytes(8)
+
+
+def response(
+    query: Query, rcode: int, counts: bytes = bytes(6), body: bytes = b"", *, flags: int = 0, flags2: int = 0
+) -> bytes:
+    """Return header, the question as asked, and `body`, followed by OPT if the query had one.
+
+    counts: ANCOUNT, NSCOUNT and ARCOUNT of body, two octets each.
+    flags, flags2: bits to set besides QR, RA and those copied from the query (TC; AD).
+    """
+    return respond(query, rcode, counts, body, opt(query, rcode), flags, flags2)
+
+
+def respond(
+    query: Query, rcode: int, counts: bytes, body: bytes, opt_record: bytes, flags: int = 0, flags2: int = 0
+) -> bytes:
+    """As `response`, with an OPT record made before (empty: none)."""
+    if opt_record:
+        counts = counts[:4] + (int.from_bytes(counts[4:], "big") + 1).to_bytes(2, "big")
+    bits = bytes((codes.QR | query.flags | flags, codes.RA | query.flags2 & codes.CD | flags2 | rcode & 15))
+    return b"".join((query.id, bits, b"\0\1", counts, query.question, body, opt_record))
+
+
+def opt(query: Query, rcode: int = codes.NOERROR, options: bytes = b"") -> bytes:
+    """Return the OPT record for an answer; empty if the query had none (RFC 6891 section 7)."""
+    if query.edns is None:
+        return b""
+    do = codes.DO if query.edns.do else 0
+    return _OPT_START + bytes((rcode >> 4, 0, do, 0)) + len(options).to_bytes(2, "big") + options
+
+
+def ede(code: int, text: str = "") -> bytes:
+    """Return an Extended DNS Error option (RFC 8914 section 2), its text cut at 64 octets."""
+    extra = text.encode()[:64].decode(errors="ignore").encode()  # never half a character
+    return b"".join((codes.EDE.to_bytes(2, "big"), (2 + len(extra)).to_bytes(2, "big"), code.to_bytes(2, "big"), extra))
+
+
+def upstream_query(question: bytes, *, cd: bool, do: bool, edns: bool) -> bytes:
+    """Return a query for an upstream, without its two octets of id.
+
+    RD asks for recursion, AD for the upstream's word on DNSSEC (RFC 6840 section 5.7). Nothing
+    of the client's own OPT record goes along but DO: EDNS is hop by hop.
+    """
+    flags2 = codes.AD | (codes.CD if cd else 0)
+    head = bytes((codes.RD, flags2, 0, 1, 0, 0, 0, 0, 0, 1 if edns else 0))
+    if not edns:
+        return head + question
+    return head + question + _OPT_START + bytes((0, 0, codes.DO if do else 0, 0, 0, 0))

@@ -1,0 +1,165 @@
+"""A query's octets, read strictly: what is not plainly right is an error the client is told of.
+
+Every octet comes from the network. Work is bounded by the message's length: names in
+the question may not be compressed, other names are stepped over and never followed.
+"""
+
+from dataclasses import dataclass
+
+from dnsfilter.core.names import MAX_NAME, Name
+from dnsfilter.core.wire import codes
+
+_ONE_QUESTION = b"\0\1\0\0\0\0\0\0"
+_WITH_OPT = b"\0\1\0\0\0\0\0\1"
+HEADER = 12
+
+
+class NotAQuery(Exception):
+    """Shorter than a header, or a response: gets no answer at all, or servers would talk for ever."""
+
+
+class BadQuery(Exception):
+    """Gets an answer of a header alone, with this rcode."""
+
+    def __init__(self, rcode: int) -> None:
+        super().__init__(codes.RCODE_NAMES[rcode])
+        self.rcode = rcode
+
+
+@dataclass(frozen=True, slots=True)
+class Edns:
+    """What the query's OPT record says (RFC 6891 section 6.1.2)."""
+
+    udp_size: int  # octets, as offered
+    version: int
+    do: bool
+    has_options: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One question, ready to be decided on."""
+
+    id: bytes  # two octets
+    flags: int  # RD of the third header octet
+    flags2: int  # AD and CD of the fourth
+    question: bytes  # name, type and class, spelt as asked
+    name: Name  # folded
+    qtype: int
+    qclass: int
+    edns: Edns | None
+
+    @property
+    def do(self) -> bool:
+        """DNSSEC records are wanted (RFC 3225)."""
+        return self.edns is not None and self.edns.do
+
+    @property
+    def cd(self) -> bool:
+        """Checking is disabled (RFC 4035 section 3.1.6)."""
+        return bool(self.flags2 & codes.CD)
+
+    @property
+    def udp_limit(self) -> int:
+        """The largest UDP response in octets (RFC 6891 section 6.2.3, RFC 9715)."""
+        if self.edns is None:
+            return codes.MIN_UDP_SIZE
+        return min(max(self.edns.udp_size, codes.MIN_UDP_SIZE), codes.UDP_SIZE)
+
+
+def parse(message: bytes) -> Query:
+    """Read one query. Raises NotAQuery and BadQuery.
+
+    message: at least the whole message; octets behind its last record are an error.
+    """
+    if len(message) < HEADER or message[2] & codes.QR:
+        raise NotAQuery
+    if opcode := message[2] >> 3 & 15:
+        raise BadQuery(codes.REFUSED if opcode in (codes.NOTIFY, codes.UPDATE) else codes.NOTIMP)
+    counts = message[4:HEADER]
+    if counts[:2] != b"\0\1":
+        raise BadQuery(codes.FORMERR)  # RFC 9619: exactly one question
+    at = HEADER
+    try:
+        while length := message[at]:
+            if length > 63:
+                raise BadQuery(codes.FORMERR)
+            at += length + 1
+        end = at + 5
+        if at >= HEADER + MAX_NAME or end > len(message):
+            raise BadQuery(codes.FORMERR)
+        if counts == _ONE_QUESTION:
+            edns = None
+            if end != len(message):
+                raise BadQuery(codes.FORMERR)
+        elif counts == _WITH_OPT and message[end : end + 3] == b"\0\0\x29":
+            edns = _read_opt(message, end + 1, len(message))
+        else:
+            edns = _walk(message, end, counts)
+    except IndexError:
+        raise BadQuery(codes.FORMERR) from None
+    return Query(
+        id=message[:2],
+        flags=message[2] & codes.RD,
+        flags2=message[3] & (codes.AD | codes.CD),
+        question=message[HEADER:end],
+        name=message[HEADER : at + 1].lower(),
+        qtype=message[at + 1] << 8 | message[at + 2],
+        qclass=message[at + 3] << 8 | message[at + 4],
+        edns=edns,
+    )
+
+
+def _read_opt(message: bytes, at: int, end: int) -> Edns:
+    """Read the OPT record whose type field starts at `at`; it must reach exactly to `end`."""
+    length = message[at + 8] << 8 | message[at + 9]
+    option = at + 10
+    if option + length != end:
+        raise BadQuery(codes.FORMERR)
+    while option < end:
+        if option + 4 > end:
+            raise BadQuery(codes.FORMERR)
+        code = message[option] << 8 | message[option + 1]
+        size = message[option + 2] << 8 | message[option + 3]
+        option += 4 + size
+        if option > end or (code == codes.COOKIE and size != 8 and not 16 <= size <= 40):
+            raise BadQuery(codes.FORMERR)  # cookie sizes: RFC 7873 section 5.2.2
+    return Edns(
+        udp_size=message[at + 2] << 8 | message[at + 3],
+        version=message[at + 5],
+        do=bool(message[at + 6] & codes.DO),
+        has_options=bool(length),
+    )
+
+
+def _walk(message: bytes, at: int, counts: bytes) -> Edns | None:
+    """Step over all records behind the question and return what the one OPT record says."""
+    edns = None
+    answers_and_authorities = (counts[2] << 8 | counts[3]) + (counts[4] << 8 | counts[5])
+    total = answers_and_authorities + (counts[6] << 8 | counts[7])
+    for number in range(total):
+        owner = at
+        at = skip_name(message, at)
+        rdata = at + 10
+        end = rdata + (message[at + 8] << 8 | message[at + 9])
+        if end > len(message):
+            raise BadQuery(codes.FORMERR)
+        if message[at : at + 2] == b"\0\x29":
+            if edns is not None or number < answers_and_authorities or message[owner]:
+                raise BadQuery(codes.FORMERR)  # one OPT, additional, of the root (RFC 6891 section 6.1.1)
+            edns = _read_opt(message, at, end)
+        at = end
+    if at != len(message):
+        raise BadQuery(codes.FORMERR)
+    return edns
+
+
+def skip_name(message: bytes, at: int) -> int:
+    """Return where the name at `at` ends, without following pointers. Raises BadQuery, IndexError."""
+    while length := message[at]:
+        if length >= 0xC0:
+            return at + 2
+        if length > 63:
+            raise BadQuery(codes.FORMERR)
+        at += length + 1
+    return at + 1

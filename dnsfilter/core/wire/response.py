@@ -1,0 +1,301 @@
+"""An upstream's response, walked strictly before anything of it is believed or kept.
+
+`read` steps over every record, follows every name and checks the inner lengths of the
+types whose rdata may hold names, so that what is passed on to clients is well formed.
+Pointers go strictly backwards and their hops are counted (RFC 9267).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+from dnsfilter.core.names import MAX_NAME, Name
+from dnsfilter.core.wire import codes
+
+MAX_HOPS = 64
+
+
+class FormError(ValueError):
+    """Octets that make no message; `offset` is where they stop making sense."""
+
+    def __init__(self, offset: int, reason: str) -> None:
+        super().__init__(f"{reason} at octet {offset}")
+        self.offset = offset
+
+
+@dataclass(slots=True)
+class Record:
+    """Where one record lies in its message, and what was read of it."""
+
+    section: int  # 0 answer, 1 authority, 2 additional
+    owner: Name  # folded
+    rtype: int
+    rclass: int
+    ttl: int  # seconds, as received
+    start: int  # of the owner
+    ttl_at: int
+    rdata_at: int
+    end: int
+    target: Name | None  # the first name in its rdata, if its type has one
+    minimum: int = 0  # seconds; of a SOA record, the smaller of its TTL and its MINIMUM field
+
+
+@dataclass(slots=True)
+class Response:
+    """A response that was walked to its end."""
+
+    octets: bytes
+    rcode: int  # extended by OPT
+    flags: int  # third header octet
+    flags2: int  # fourth
+    body_at: int  # the first octet behind the question
+    records: list[Record] = field(default_factory=list)  # all but OPT
+    opt_at: int | None = None  # where OPT starts
+    opt_end: int = 0
+
+    @property
+    def is_truncated(self) -> bool:
+        """TC is set: ask again by TCP."""
+        return bool(self.flags & codes.TC)
+
+
+def answers(id_: bytes, question: bytes, octets: bytes) -> bool:
+    """Tell whether `octets` is a response to a query: id, QR, opcode and question (RFC 5452 section 9.1).
+
+    question: name (folded), type and class, as asked. Letter case does not count (RFC 4343). An
+    error without any question is an answer too: some servers send no more than a header.
+    """
+    if len(octets) < 12 or octets[:2] != id_ or octets[2] & 0xF8 != codes.QR:
+        return False
+    if octets[4:6] == b"\0\0":
+        return len(octets) == 12 and octets[3] & 15 not in (codes.NOERROR, codes.NXDOMAIN)
+    if octets[4:6] != b"\0\1":
+        return False
+    echoed = octets[12 : 12 + len(question)]
+    return echoed == question or (echoed[-4:] == question[-4:] and echoed[:-4].lower() == question[:-4])
+
+
+def read(octets: bytes, qname: Name) -> Response:
+    """Walk a response that `answers` accepted. Raises FormError.
+
+    qname: the folded name asked, which the question section holds.
+    """
+    try:
+        return _read(octets, qname)
+    except IndexError:
+        raise FormError(len(octets), "a record runs off the end") from None
+
+
+def _read(octets: bytes, qname: Name) -> Response:
+    rcode = octets[3] & 15
+    if octets[4:6] == b"\0\0":
+        return Response(octets, rcode, octets[2], octets[3], 12)
+    at = 12 + len(qname) + 4
+    found = Response(octets, rcode, octets[2], octets[3], at)
+    names: dict[int, Name] = {12: qname}
+    size = len(octets)
+    for section, count_at in enumerate((6, 8, 10)):
+        for _ in range(octets[count_at] << 8 | octets[count_at + 1]):
+            start = at
+            if octets[at] == 0xC0 and octets[at + 1] == 12:
+                owner, at = qname, at + 2
+            else:
+                owner, at = _name(octets, at, names)
+            rtype = octets[at] << 8 | octets[at + 1]
+            rdata_at = at + 10
+            end = rdata_at + (octets[at + 8] << 8 | octets[at + 9])
+            if end > size:
+                raise FormError(at + 8, "rdata runs off the end")
+            if rtype == codes.OPT:
+                if section != 2 or found.opt_at is not None or owner != b"\0":
+                    raise FormError(start, "a second or misplaced OPT record")
+                found.opt_at, found.opt_end = start, end
+                found.rcode |= octets[at + 4] << 4
+                _options(octets, rdata_at, end)
+            else:
+                rclass = octets[at + 2] << 8 | octets[at + 3]
+                check = LAYOUTS.get(rtype)
+                target = check(octets, rdata_at, end, names) if check and rclass == codes.IN else None
+                ttl = int.from_bytes(octets[at + 4 : at + 8], "big")
+                record = Record(section, owner, rtype, rclass, ttl, start, at + 4, rdata_at, end, target)
+                if rtype == codes.SOA and target is not None:
+                    record.minimum = min(ttl, int.from_bytes(octets[end - 4 : end], "big"))
+                found.records.append(record)
+            at = end
+    if at != size:
+        raise FormError(at, "octets behind the last record")
+    return found
+
+
+def _options(octets: bytes, at: int, end: int) -> None:
+    while at < end:
+        at += 4 + (octets[at + 2] << 8 | octets[at + 3])
+    if at != end:
+        raise FormError(at, "an EDNS option runs off its record")
+
+
+def _name(octets: bytes, at: int, names: dict[int, Name]) -> tuple[Name, int]:
+    """Return the folded name at `at` and where it ends; `names` remembers names by offset."""
+    first, after = at, None
+    parts: list[bytes] = []
+    size, hops, lowest = 1, 0, at
+    while True:
+        length = octets[at]
+        if length == 0:
+            parts.append(b"\0")
+            after = at + 1 if after is None else after
+            break
+        if length >= 0xC0:
+            pointer = (length & 0x3F) << 8 | octets[at + 1]
+            after = at + 2 if after is None else after
+            hops += 1
+            if pointer >= lowest or hops > MAX_HOPS:
+                raise FormError(at, "a compression pointer that does not lead back")
+            if (known := names.get(pointer)) is not None:
+                parts.append(known)
+                size += len(known) - 1
+                break
+            at = lowest = pointer
+            continue
+        if length > 63:
+            raise FormError(at, "a label type that does not exist")
+        parts.append(octets[at : at + 1 + length])
+        size += 1 + length
+        at += 1 + length
+        if size > MAX_NAME or at >= len(octets):
+            raise FormError(at, "a name that does not end")
+    if size > MAX_NAME:
+        raise FormError(at, "a name longer than 255 octets")
+    name = b"".join(parts).lower()
+    names[first] = name
+    return name, after
+
+
+# How rdata is built, for the types whose rdata may hold names or has a fixed form.
+# Each check raises FormError and returns the first name, or None.
+Check = Callable[[bytes, int, int, dict[int, Name]], Name | None]
+
+
+def _layout(pattern: str) -> Check:
+    """Make a check from a pattern of fields: a number of octets, n a name, s a character-string, * the rest."""
+    fields = [int(part) if part.isdigit() else part for part in pattern.split()]
+
+    def check(octets: bytes, at: int, end: int, names: dict[int, Name]) -> Name | None:
+        first: Name | None = None
+        for part in fields:
+            if isinstance(part, int):
+                at += part
+            elif part == "n":
+                name, at = _name(octets, at, names)
+                first = name if first is None else first
+            elif part == "s":
+                at += 1 + octets[at]
+            else:
+                return first if at <= end else _wrong(at)
+            if at > end:
+                _wrong(at)
+        return first if at == end else _wrong(at)
+
+    return check
+
+
+def _strings(octets: bytes, at: int, end: int, _names: dict[int, Name]) -> None:
+    while at < end:
+        at += 1 + octets[at]
+    if at != end:
+        _wrong(at)
+
+
+def _service(octets: bytes, at: int, end: int, names: dict[int, Name]) -> Name | None:
+    """SVCB and HTTPS: priority, target, then keys that rise (RFC 9460 section 2.2)."""
+    target, at = _name(octets, at + 2, names)
+    last = -1
+    while at < end:
+        key = octets[at] << 8 | octets[at + 1]
+        at += 4 + (octets[at + 2] << 8 | octets[at + 3])
+        if key <= last:
+            _wrong(at)
+        last = key
+    return target if at == end else _wrong(at)
+
+
+def _wrong(at: int) -> NoReturn:
+    raise FormError(at, "rdata that does not fit its type")
+
+
+_NAME = _layout("n")
+LAYOUTS: dict[int, Check] = {
+    codes.A: _layout("4"),
+    codes.NS: _NAME,
+    3: _NAME,  # MD
+    4: _NAME,  # MF
+    codes.CNAME: _NAME,
+    codes.SOA: _layout("n n 20"),
+    7: _NAME,  # MB
+    8: _NAME,  # MG
+    9: _NAME,  # MR
+    codes.PTR: _NAME,
+    codes.HINFO: _layout("s s"),
+    14: _layout("n n"),  # MINFO
+    codes.MX: _layout("2 n"),
+    codes.TXT: _strings,
+    17: _layout("n n"),  # RP
+    18: _layout("2 n"),  # AFSDB
+    21: _layout("2 n"),  # RT
+    24: _layout("18 n *"),  # SIG
+    26: _layout("2 n n"),  # PX
+    codes.AAAA: _layout("16"),
+    30: _layout("n *"),  # NXT
+    codes.SRV: _layout("6 n"),
+    35: _layout("4 s s s n"),  # NAPTR
+    36: _layout("2 n"),  # KX
+    codes.DNAME: _NAME,
+    43: _layout("4 *"),  # DS
+    46: _layout("18 n *"),  # RRSIG
+    47: _layout("n *"),  # NSEC
+    48: _layout("4 *"),  # DNSKEY
+    codes.SVCB: _service,
+    codes.HTTPS: _service,
+    257: _layout("1 s *"),  # CAA
+}
+
+# Where the names in rdata are, for writing a record anew without compression.
+_NAMES_IN_RDATA = {
+    **dict.fromkeys((codes.NS, 3, 4, codes.CNAME, 7, 8, 9, codes.PTR, codes.DNAME), (0, 1)),
+    **dict.fromkeys((codes.MX, 18, 21, 36), (2, 1)),
+    **dict.fromkeys((14, 17), (0, 2)),
+    codes.SOA: (0, 2),
+    26: (2, 2),
+    codes.SRV: (6, 1),
+    24: (18, 1),
+    46: (18, 1),
+    30: (0, 1),
+    47: (0, 1),
+    codes.SVCB: (2, 1),
+    codes.HTTPS: (2, 1),
+}
+
+
+def uncompressed(octets: bytes, record: Record) -> bytes:
+    """Return the record written out, no name in it compressed, names folded."""
+    rdata = _rdata(octets, record)
+    return b"".join((record.owner, octets[record.ttl_at - 4 : record.ttl_at + 4], len(rdata).to_bytes(2, "big"), rdata))
+
+
+def _rdata(octets: bytes, record: Record) -> bytes:
+    if record.rtype == 35:  # NAPTR: its name comes behind three strings
+        at = record.rdata_at + 4
+        for _ in range(3):
+            at += 1 + octets[at]
+        skip, count = at - record.rdata_at, 1
+    elif record.rtype in _NAMES_IN_RDATA and record.rclass == codes.IN:
+        skip, count = _NAMES_IN_RDATA[record.rtype]
+    else:
+        return octets[record.rdata_at : record.end]
+    at = record.rdata_at + skip
+    parts = [octets[record.rdata_at : at]]
+    for _ in range(count):
+        name, at = _name(octets, at, {})
+        parts.append(name)
+    parts.append(octets[at : record.end])
+    return b"".join(parts)

@@ -1,0 +1,155 @@
+"""The engine: a packet to its answer, or to "ask upstream"; its results and its counters.
+
+An engine holds the policy, the cache and the questions in flight. Two engines can have one
+behaviour: what both must do to the octet alike is in `core`.
+"""
+
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+from dnsfilter.core.clients import ClientRow
+from dnsfilter.core.names import Name
+from dnsfilter.core.policy import Policy, Verdict
+from dnsfilter.core.wire.query import Query
+
+Reply = Callable[[bytes], None]  # sends one response to the client that asked
+
+
+class Transport(StrEnum):
+    """What a query came by."""
+
+    UDP = "udp"
+    TCP = "tcp"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a query, in labels of closed sets only."""
+
+    transport: str
+    family: str  # ipv4, ipv6
+    rcode: str
+    group: str
+    verdict: str  # empty where the query never came to one
+    list_name: str
+    cache: str  # hit, miss, or empty where no cache was asked
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The response is ready."""
+
+    octets: bytes
+    outcome: int  # number of its Outcome
+    is_reusable: bool = False  # the same octets from a client of the same row get the same answer this second
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """No answer is due."""
+
+    reason: str
+
+
+@dataclass(slots=True)
+class Waiter:
+    """One client's query that waits for an upstream's response."""
+
+    query: Query
+    row: ClientRow
+    verdict: Verdict
+    generation: int  # of the policy that the verdict was made by
+    client: str
+    transport: Transport
+    since: float  # `now` of its arrival
+    reply: Reply
+
+
+@dataclass(slots=True, eq=False)
+class Forward:
+    """A question that an upstream must be asked, and who waits for it."""
+
+    key: bytes
+    name: Name
+    qtype: int
+    do: bool
+    cd: bool
+    zone: int  # number of the upstream group
+    since: float
+    waiters: list[Waiter] = field(default_factory=list)
+    by_tcp: bool = False
+    edns: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """The same question is in flight already; the reply comes with its response."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """The upstream's response is no answer: ask the next."""
+
+    reason: str  # from the closed set of `dnsfilter_upstream_failures_total`
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """All who waited have their responses."""
+
+    responses: Sequence[tuple[Reply, bytes]]
+
+
+DURATIONS = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)  # upper bounds, seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """Integers that only grow (but for `cache_entries`), as they stand when read."""
+
+    outcomes: Mapping[Outcome, int]
+    dropped: Mapping[str, int]  # by reason
+    durations: Sequence[int]  # queries by bucket of DURATIONS, the last one above all
+    duration_sum_s: float
+    internal_errors: int
+    cache_entries: int
+
+
+class Engine(Protocol):
+    """What the rest of the program knows of an engine. UDP is its own; other listeners call `step`."""
+
+    @property
+    def policy(self) -> Policy:
+        """The policy in force."""
+
+    def start(self, sockets: Sequence[socket.socket]) -> None:
+        """Answer queries on these UDP sockets."""
+
+    def stop(self) -> None:
+        """Read no more queries; those in flight still get their responses."""
+
+    def load(self, policy: Policy, *, keep_cache: bool) -> None:
+        """Put a policy in force, whole; no query runs under the old one when this returns."""
+
+    def step(
+        self, message: bytes, client: str, transport: Transport, now: float, wall: float, reply: Reply
+    ) -> Answered | Forward | Joined | Dropped:
+        """Take one message; `reply` is kept only where the response comes later."""
+
+    def probe(self, message: bytes, client: str, now: float, wall: float) -> bytes | None:
+        """Return the answer to one message without counting it or asking an upstream; None: it would be asked."""
+
+    def complete(self, forward: Forward, response: bytes, now: float, wall: float) -> Completed | Forward | Rejected:
+        """Take an upstream's response to a Forward. Forward again: to be asked anew as it now says."""
+
+    def give_up_on_tcp(self, forward: Forward, now: float, wall: float) -> Completed:
+        """Pass a truncated answer on as such: nobody could fetch the whole by TCP."""
+
+    def fail(self, forward: Forward, ede: int, text: str, now: float) -> Completed:
+        """Give up: SERVFAIL for all who wait."""
+
+    def counters(self) -> Counters:
+        """Return the counters as they stand."""

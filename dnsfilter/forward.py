@@ -1,0 +1,205 @@
+"""A question the engine hands over: ask, retry, complete, fail. Knows no policy.
+
+Everything here is callbacks on the loop and one sweep for time-outs: a task for each
+question would cost more than the question.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from dnsfilter.core.wire import build, codes
+from dnsfilter.engine.interface import Completed, Engine, Forward, Rejected
+from dnsfilter.upstream import tcp
+from dnsfilter.upstream.group import Upstream, UpstreamGroup
+from dnsfilter.upstream.udp import Exchange
+
+SWEEP_S = 0.05  # how exactly time-outs are kept
+TCP_TRIES = 2  # a server may close an idle connection just as we ask
+_NAMES_OWN = frozenset({"servfail", "refused", "rcode"})  # failures that may be the name's, not the upstream's
+
+Clock = Callable[[], float]
+
+
+@dataclass(slots=True, eq=False)
+class _Attempt:
+    """What has been done for one question so far."""
+
+    forward: Forward
+    group: UpstreamGroup
+    deadline: float
+    retry_at: float
+    tries: int = 0
+    given_up: set[Upstream] = field(default_factory=set)  # those that answered, but not with an answer
+    silent: Upstream | None = None  # asked last, not heard of yet
+    exchanges: list[tuple[Upstream, Exchange]] = field(default_factory=list)
+    task: asyncio.Task[None] | None = None  # the one TCP exchange
+
+
+class Forwarder:
+    """Carries the engine's questions to the upstream groups and back."""
+
+    def __init__(self, engine: Engine, timeout_s: float, deadline_s: float, now: Clock, wall: Clock) -> None:
+        self._engine = engine
+        self._timeout_s = timeout_s
+        self._deadline_s = deadline_s
+        self._now = now
+        self._wall = wall
+        self._attempts: set[_Attempt] = set()
+        self._sweep: asyncio.TimerHandle | None = None
+        self.groups: Sequence[UpstreamGroup] = ()
+
+    def ask(self, forward: Forward) -> None:
+        """Take a question; its engine hears of the outcome within the deadline."""
+        now = self._now()
+        group = self.groups[forward.zone] if forward.zone < len(self.groups) else self.groups[0]
+        attempt = _Attempt(forward, group, now + self._deadline_s, now + self._timeout_s)
+        self._attempts.add(attempt)
+        if self._sweep is None:
+            self._sweep = asyncio.get_running_loop().call_later(SWEEP_S, self._on_sweep)
+        for upstream in group.probes(now):
+            self._send(attempt, upstream, now)
+        self._try_next(attempt, now)
+
+    @property
+    def in_flight(self) -> int:
+        """How many questions are out."""
+        return len(self._attempts)
+
+    def close(self) -> None:
+        """Drop all questions that are out; their clients get nothing any more."""
+        if self._sweep is not None:
+            self._sweep.cancel()
+        for attempt in list(self._attempts):
+            self._finish(attempt)
+
+    # ---- one attempt ----
+
+    def _try_next(self, attempt: _Attempt, now: float) -> None:
+        """Ask the next upstream; when all have answered without an answer, give up at once."""
+        while True:
+            order = [upstream for upstream in attempt.group.order() if upstream not in attempt.given_up]
+            if not order:
+                self._give_up(attempt, now)
+                return
+            upstream = order[attempt.tries % len(order)]
+            attempt.tries += 1
+            attempt.retry_at = now + self._timeout_s
+            attempt.silent = upstream
+            if attempt.forward.by_tcp:
+                self._start_tcp(attempt, upstream)
+                return
+            if self._send(attempt, upstream, now):
+                return
+            attempt.given_up.add(upstream)
+
+    def _send(self, attempt: _Attempt, upstream: Upstream, now: float) -> bool:
+        rest, question = _query(attempt.forward)
+        upstream.queries += 1
+        try:
+            exchange = upstream.pool.send(
+                rest,
+                question,
+                partial(self._on_response, attempt, upstream, now),
+                partial(self._on_failure, attempt, upstream, "unreachable"),
+            )
+        except OSError:
+            upstream.failed("unreachable", now, counts_against=True)
+            return False
+        attempt.exchanges.append((upstream, exchange))
+        return True
+
+    def _on_response(self, attempt: _Attempt, upstream: Upstream, since: float, octets: bytes) -> None:
+        if attempt not in self._attempts:
+            return
+        now = self._now()
+        upstream.answered(now - since)
+        forward = attempt.forward
+        result = self._engine.complete(forward, octets, now, self._wall())
+        if isinstance(result, Completed):
+            self._finish(attempt, result)
+        elif isinstance(result, Rejected):
+            self._on_failure(attempt, upstream, result.reason)
+        elif forward.by_tcp:
+            self._start_tcp(attempt, upstream)
+        elif not self._send(attempt, upstream, now):  # the same upstream again, without EDNS
+            self._on_failure(attempt, upstream, "unreachable")
+
+    def _on_failure(self, attempt: _Attempt, upstream: Upstream, reason: str) -> None:
+        if attempt not in self._attempts:
+            return
+        now = self._now()
+        upstream.failed(reason, now, counts_against=reason not in _NAMES_OWN)
+        attempt.given_up.add(upstream)
+        if attempt.silent is upstream or attempt.silent is None:
+            self._try_next(attempt, now)
+
+    def _give_up(self, attempt: _Attempt, now: float) -> None:
+        if attempt.forward.by_tcp:
+            self._finish(attempt, self._engine.give_up_on_tcp(attempt.forward, now, self._wall()))
+            return
+        heard = any(upstream.health.is_up for upstream in attempt.given_up)
+        ede = codes.EDE_NO_REACHABLE_AUTHORITY if heard else codes.EDE_NETWORK_ERROR
+        text = "every upstream failed" if heard else "no upstream answers"
+        self._finish(attempt, self._engine.fail(attempt.forward, ede, text, now))
+
+    def _finish(self, attempt: _Attempt, result: Completed | None = None) -> None:
+        self._attempts.discard(attempt)
+        for upstream, exchange in attempt.exchanges:
+            upstream.pool.forget(exchange)
+        if attempt.task is not None and attempt.task is not asyncio.current_task():
+            attempt.task.cancel()
+        if result is not None:
+            for reply, octets in result.responses:
+                reply(octets)
+
+    # ---- time ----
+
+    def _on_sweep(self) -> None:
+        now = self._now()
+        for attempt in list(self._attempts):
+            if now >= attempt.deadline:
+                self._note_silence(attempt, now)
+                self._give_up(attempt, now)
+            elif now >= attempt.retry_at and attempt.task is None:
+                self._note_silence(attempt, now)
+                self._try_next(attempt, now)
+        loop = asyncio.get_running_loop()
+        self._sweep = loop.call_later(SWEEP_S, self._on_sweep) if self._attempts else None
+
+    def _note_silence(self, attempt: _Attempt, now: float) -> None:
+        """Hold a time-out against the upstream; its answer still counts, should it come before the deadline."""
+        if attempt.silent is not None:
+            attempt.silent.failed("timeout", now, counts_against=True)
+            attempt.silent = None
+
+    # ---- TCP ----
+
+    def _start_tcp(self, attempt: _Attempt, upstream: Upstream) -> None:
+        if attempt.task is None:
+            attempt.silent = upstream
+            attempt.task = asyncio.get_running_loop().create_task(self._by_tcp(attempt, upstream))
+
+    async def _by_tcp(self, attempt: _Attempt, upstream: Upstream) -> None:
+        rest, question = _query(attempt.forward)
+        octets = None
+        for _ in range(TCP_TRIES):
+            since = self._now()
+            upstream.queries += 1
+            try:
+                async with asyncio.timeout(max(0.0, attempt.deadline - since)):
+                    octets = await tcp.exchange(upstream.host, upstream.port, rest, question)
+                break
+            except (tcp.TcpError, TimeoutError):
+                continue
+        attempt.task = None
+        if octets is None:
+            self._on_failure(attempt, upstream, "tcp")
+        else:
+            self._on_response(attempt, upstream, since, octets)
+
+
+def _query(forward: Forward) -> tuple[bytes, bytes]:
+    question = forward.name + forward.qtype.to_bytes(2, "big") + b"\0\1"
+    return build.upstream_query(question, cd=forward.cd, do=forward.do, edns=forward.edns), question

@@ -1,0 +1,1 @@
+"""Listeners for streams: octets to the engine, octets back. They decide nothing."""

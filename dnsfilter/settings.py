@@ -1,0 +1,45 @@
+"""What a serving process is told besides the policy: plain values, as they stand in a snapshot."""
+
+from dataclasses import dataclass
+
+Endpoint = tuple[str, int]  # address and port
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything of the node. A change of what is in `FIXED` needs a restart."""
+
+    state: str  # directory
+    dns: tuple[Endpoint, ...]
+    admin: Endpoint | None
+    metrics: Endpoint | None
+    upstream_groups: tuple[tuple[Endpoint, ...], ...]  # 0: the default; then one for each `forward` zone
+    timeout_s: float
+    deadline_s: float
+    max_concurrent: int
+    cache_entries: int
+    max_ttl: int  # seconds
+    max_negative_ttl: int
+    log_level: str
+
+
+FIXED = ("state", "dns", "admin", "metrics", "max_concurrent", "cache_entries", "max_ttl", "max_negative_ttl")
+
+
+@dataclass(frozen=True, slots=True)
+class ListState:
+    """One list as it was read for a policy."""
+
+    name: str
+    source: str  # "file PATH", "built-in", "configuration"
+    path: str  # empty: no file to watch
+    format: str
+    match: str
+    mode: str
+    sha256: str
+    entries: int
+    skipped_lines: int
+    skipped: tuple[str, ...]  # "line N: reason: text", the first ones
+    samples: tuple[str, ...]  # some of its names as text, for readiness checks
+    read_at: float  # seconds since the epoch
+    modified_at: float  # of the source

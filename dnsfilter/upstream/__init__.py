@@ -1,0 +1,1 @@
+"""Resolvers that are asked: one exchange each, own id and port."""
