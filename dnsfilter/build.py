@@ -31,11 +31,11 @@ from dnsfilter.core.rules import Match, Rules
 from dnsfilter.core.special import CANARIES
 from dnsfilter.lists import formats, source
 from dnsfilter.lists.errors import BadList
-from dnsfilter.settings import Endpoint, ListState, Settings
+from dnsfilter.lists.source import file_stamp
+from dnsfilter.settings import Endpoint, ListState, Request, Settings
 from dnsfilter.snapshot import BadSnapshot, Head, Reader, policy_of, write
 
 SNAPSHOT = "policy.snapshot"  # in the state directory
-RESOLV_CONF = Path("/etc/resolv.conf")
 SAMPLES = 8  # names of each list that readiness checks may ask for
 SKIPPED_SHOWN = 20  # skipped lines of a list that `status` and `check` print
 
@@ -44,17 +44,6 @@ PRIVATE = (
     *("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16"),
     *("::1/128", "fc00::/7", "fe80::/10"),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What to build from; the fields are the command line's."""
-
-    config: str | None = None  # path of the file; None: built-in defaults
-    text: str | None = None  # its text, where not as it stands in the file now
-    listen: str | None = None
-    upstream: str | None = None
-    resolv_conf: str = str(RESOLV_CONF)
 
 
 @dataclass(slots=True)
@@ -68,7 +57,8 @@ class Source:
     match: Match
     mode: str
     octets: bytes
-    modified_at: float
+    modified_at: float = 0.0
+    stamp: str = ""
     sha256: str = ""
 
     def __post_init__(self) -> None:
@@ -183,7 +173,7 @@ def _sources(loaded: Loaded) -> Iterator[Source]:
             else:
                 octets = source.inline(to_text(each) for each in entry.domains or ())
                 match = entry.match or Match.SUFFIX
-                yield Source(name, "configuration", None, "domains", match, entry.mode, octets, 0.0)
+                yield Source(name, "configuration", None, "domains", match, entry.mode, octets)
         except BadList as error:
             reasons[name] = str(error)
     if reasons:
@@ -191,8 +181,9 @@ def _sources(loaded: Loaded) -> Iterator[Source]:
 
 
 def _file_source(name: str, where: str, path: Path, format_name: str, match: Match, mode: str) -> Source:
+    before = file_stamp(path)
     octets = source.read_file(path)
-    return Source(name, where, path, format_name, match, mode, octets, path.stat().st_mtime)
+    return Source(name, where, path, format_name, match, mode, octets, path.stat().st_mtime, before)
 
 
 def build(inputs: Inputs) -> Built:
@@ -242,6 +233,7 @@ def _state(each: Source, rules: Rules, read_at: float) -> ListState:
         name=each.name,
         source=each.where,
         path="" if each.path is None or each.where == "built-in" else str(each.path),
+        stamp=each.stamp,
         format=each.format,
         match=each.match,
         mode=each.mode,
@@ -387,17 +379,18 @@ def _child() -> int:
 def _snapshot(request: Request) -> dict[str, Any]:
     inputs = read(request)
     state = inputs.loaded.config.state
-    path = state / SNAPSHOT
-    if _inputs_of(path) == inputs.hash:
-        return {"snapshot": str(path), "inputs": inputs.hash}
+    current = state / SNAPSHOT
+    if _inputs_of(current) == inputs.hash:
+        return {"snapshot": str(current)}
     built = build(inputs)
+    fresh = state / f"{os.getpid()}.snapshot"
     try:
         state.mkdir(mode=0o750, parents=True, exist_ok=True)
-        write(path, built.head, built.chunks)
+        write(fresh, built.head, built.chunks)
     except OSError as error:
         remedy = "give this user the directory, or write another one: state: DIR"
         return {"error": f"{error.filename or state}: {error.strerror}\n  {remedy}", "status": 1}
-    return {"snapshot": str(path), "inputs": inputs.hash}
+    return {"snapshot": str(fresh)}
 
 
 def _inputs_of(path: Path) -> str | None:

@@ -50,6 +50,10 @@ class Forwarder:
         self._sweep: asyncio.TimerHandle | None = None
         self.groups: Sequence[UpstreamGroup] = ()
 
+    def configure(self, timeout_s: float, deadline_s: float) -> None:
+        """Take other times for questions to come."""
+        self._timeout_s, self._deadline_s = timeout_s, deadline_s
+
     def ask(self, forward: Forward) -> None:
         """Take a question; its engine hears of the outcome within the deadline."""
         now = self._now()

@@ -23,6 +23,17 @@ class Settings:
     log_level: str
 
 
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a policy is to be built from: the command line's words."""
+
+    config: str | None = None  # path of the file; None: built-in defaults
+    text: str | None = None  # its text, where not as it stands in the file now
+    listen: str | None = None
+    upstream: str | None = None
+    resolv_conf: str = "/etc/resolv.conf"
+
+
 FIXED = ("state", "dns", "admin", "metrics", "max_concurrent", "cache_entries", "max_ttl", "max_negative_ttl")
 
 
@@ -33,6 +44,7 @@ class ListState:
     name: str
     source: str  # "file PATH", "built-in", "configuration"
     path: str  # empty: no file to watch
+    stamp: str  # of the file as it was read; another one means that it has changed
     format: str
     match: str
     mode: str

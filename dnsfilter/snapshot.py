@@ -58,6 +58,7 @@ def write(path: Path, head: Head, chunks: Iterable[Chunk]) -> None:
     partial = path.with_suffix(f".{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:
+            partial.chmod(0o600)  # it holds who is exempt
             file.write(_MAGIC)
             file.write(_HEAD.pack(len(octets), hashlib.sha256(octets).digest()))
             file.write(octets)

@@ -34,6 +34,10 @@ class Checked:
         head = subject(path, self.data)
         return self.places.problem(path, f"{head}: {text}" if head else text, remedy)
 
+    def lacks(self, *path: str | int) -> bool:
+        """Tell whether a value was written there, and was wrong: nothing more can be said of it."""
+        return written(self.written, path) is not None and path not in self.places
+
     def names(self, *path: str | int) -> list[str]:
         """Return the keys that were written at `path`."""
         found = written(self.written, path)
@@ -85,6 +89,8 @@ def _zones(checked: Checked) -> Iterator[Problem]:
 
 def _timing(checked: Checked) -> Iterator[Problem]:
     resolve = checked.config.resolve
+    if checked.lacks("resolve", "deadline") or checked.lacks("resolve", "timeout"):
+        return
     if resolve.deadline_s < resolve.timeout_s:
         key = "deadline" if ("resolve", "deadline") in checked.places else "timeout"
         timeout, deadline = written_duration(resolve.timeout_s), written_duration(resolve.deadline_s)
@@ -157,9 +163,9 @@ def _references(checked: Checked) -> Iterator[Problem]:
             text = f"{shown(one)} is not a list"
             yield checked.problem(path, text, "it stands where a verdict names what decided, and cannot be chosen")
         elif one not in known:
-            remedy = nearest(one, known, f"lists are: {some(known, 12)}")
+            remedy = nearest(one, known, f"lists are: {some([*config.lists, *checked.builtin], 12)}")
             if "." in one:
-                remedy = f"for a name write a list of it: `lists: {{mine: {{domains: [{one}]}}}}`"
+                remedy = "names stand in a list: `lists: {mine: {domains: [app.example]}}`"
             elif path[2:3] == ("allow",):
                 remedy += f" (a top-level domain is written with its dot: {one}.)"
             yield checked.problem(path, f"there is no list {shown(one)}", remedy)
@@ -188,6 +194,8 @@ def _networks(checked: Checked) -> Iterator[Problem]:
     """A client has one group, and a group's clients may ask."""
     config = checked.config
     access = Prefixes((network, None) for network in collapse(config.access or ()))
+    allowed = written(checked.written, ("access",))  # with one of them wrong, who may ask is not known
+    is_bounded = config.access is not None and isinstance(allowed, list) and len(allowed) == len(config.access)
     seen: dict[Network, tuple[str, Path]] = {}
     for name, group in config.groups.items():
         for i, network in enumerate(group.networks):
@@ -199,13 +207,19 @@ def _networks(checked: Checked) -> Iterator[Problem]:
                 yield checked.problem(path, f"{network} {what}", f"keep it here or in line {line}")
             else:
                 seen[network] = name, path
-            if config.access is not None and not any(True for _ in access.around(network)):
+            if is_bounded and not any(True for _ in access.around(network)):
                 yield checked.problem(path, f"{network} may not ask: it is not within `access`", "add it to `access`")
 
 
 def _exemptions(checked: Checked) -> Iterator[Problem]:
     exemptions = checked.config.exemptions
     most = exemptions.max_duration_s
+    entries = written(checked.written, ("exemptions", "entries"))
+    begun = (
+        [one.get("id") for one in entries if isinstance(one, dict) and "start" in one]
+        if isinstance(entries, list)
+        else []
+    )
     seen: dict[str, int] = {}
     for e, one in enumerate(exemptions.entries):
         path: Path = ("exemptions", "entries", e)
@@ -216,7 +230,7 @@ def _exemptions(checked: Checked) -> Iterator[Problem]:
         seen.setdefault(one.id, e)
         if one.start is not None and one.end <= one.start:
             yield checked.problem((*path, "end"), "it is not after start", "write the last day, or the moment it ends")
-        elif most is not None and one.start is None:
+        elif most is not None and one.start is None and one.id not in begun:
             text = f"start is missing, so it may be longer than max_duration, {written_duration(most)}"
             yield checked.problem(path, text, "write when it begins")
         elif most is not None and one.start is not None and local_length(one.start, one.end, checked.zone) > most:

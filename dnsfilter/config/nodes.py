@@ -167,7 +167,11 @@ class _Builder:
         if drop:
             return
         if not isinstance(node.value, str):
-            self.wrong(node.place.line, "a key that is a list or a mapping", "quote brackets and braces")
+            self.wrong(
+                node.place.line,
+                "a key that is a list or a mapping",
+                'what has brackets of its own stands in quotes: "[2001:db8::53]:53"',
+            )
         elif (first := mapping.get(node.value)) is not None:
             self.wrong(
                 node.place.line,

@@ -106,7 +106,7 @@ def _whole_seconds(text: str, lowest: float, highest: float) -> int:
     return int(seconds)
 
 
-ListenAddress: TypeAlias = Annotated[Address, _read(values.loopback_address)]
+ListenAddress: TypeAlias = Annotated[Address, _read(values.listen_address)]
 OptionalAddress: TypeAlias = Annotated[Address | None, _read(lambda text: _address_or_off(text, any_port=True))]
 Upstream: TypeAlias = Annotated[Address, _read(_upstream)]
 Upstreams: TypeAlias = Annotated[tuple[Upstream, ...], Field(min_length=1)]

@@ -6,7 +6,7 @@ A row goes when its feature comes.
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 
-from dnsfilter.config.problems import Path, shown, walk
+from dnsfilter.config.problems import SHOWN, Path, shown, walk
 
 _OUT = "leave it out"
 _ENCRYPTED = "write a plain address, 192.0.2.53; what leaves this machine is not encrypted by dnsfilter yet"
@@ -55,13 +55,17 @@ UNAVAILABLE: dict[str, tuple[tuple[str, ...], str]] = {
 _ROWS = {tuple(path.split(".")): row for path, row in UNAVAILABLE.items()}
 
 
+def _safe(key: str) -> str:
+    return key if key.isprintable() and len(key) < SHOWN else shown(key)
+
+
 def refused(data: object) -> Iterator[tuple[Path, str, str]]:
     """Yield each refused value of the plain data: its path, what to say, and the remedy."""
     for path, value in walk(data):
         for pattern, (values, remedy) in _ROWS.items():
             if len(pattern) != len(path) or not all(p in ("*", part) for p, part in zip(pattern, path, strict=True)):
                 continue
-            named = ".".join(part for part in path if isinstance(part, str))
+            named = ".".join(_safe(part) for part in path if isinstance(part, str))
             if not values:
                 yield path, f"{named} is not available in this version", remedy
             elif isinstance(value, str) and any(fnmatchcase(value.lower(), one) for one in values):

@@ -101,7 +101,7 @@ def _no_address(text: str, host: str) -> Wrong:
     return Wrong(f"{shown(text)} is not an address", 'write 192.0.2.53, "192.0.2.53:5353" or "[2001:db8::53]:53"')
 
 
-def loopback_address(text: str) -> Address:
+def listen_address(text: str) -> Address:
     """An address to listen on, 53 where no port is written."""
     return address(text, 53, any_port=True)
 
@@ -110,6 +110,8 @@ def network(text: str) -> Network:
     """Read `10.20.0.0/16`, `2001:db8::/32` or one address. IPv4-mapped becomes IPv4, a zone id is ignored."""
     host, slash, length = _ZONE.sub("", text).partition("/")
     try:
+        if "%" in host:
+            raise ValueError
         ip = ipaddress.ip_address(host)
     except ValueError:
         raise Wrong(f"{shown(text)} is not a network", _network_remedy(host)) from None
@@ -160,7 +162,9 @@ def name(text: str) -> names.Name:
     else:
         raise Wrong(f"{shown(text)} is an address", "write a name; addresses belong to `networks`")
     if text.startswith("*.") or (text.startswith(".") and text != "."):
-        raise Wrong(f"{shown(text)} is not a name", f"write {text.lstrip('*.')}: the names below it are meant as well")
+        raise Wrong(
+            f"{shown(text)} is not a name", f"write {shown(text.lstrip('*.'))}: names below it are meant as well"
+        )
     if "\\" not in text and text.isascii() and _PLAIN_NAME.fullmatch(text) is None:
         raise Wrong(
             f"{shown(text)} is not a name",
@@ -179,14 +183,16 @@ def listed_name(text: str) -> names.Name:
     """Read a name to block: never a whole top-level domain by one careless word."""
     found = name(text)
     if names.parent(found) == names.ROOT:
-        raise Wrong(f"{shown(text)} is a whole top-level domain", f"write a name in it, as example.{text.rstrip('.')}")
+        raise Wrong(
+            f"{shown(text)} is a whole top-level domain", f"write a name in it, as example.{names.to_text(found)}"
+        )
     return found
 
 
 def duration(text: str) -> float:
     """Read 30s, 5m, 6h or 1d as seconds."""
     if (match := _DURATION.fullmatch(text)) is None:
-        plain = text.isascii() and text.isdigit()
+        plain = text.isascii() and text.isdigit() and len(text) < 10
         raise Wrong(
             f"{shown(text)} is not a duration", f"write {text}s for seconds" if plain else "write 30s, 5m, 6h or 1d"
         )

@@ -23,6 +23,7 @@ class Transport(StrEnum):
 
     UDP = "udp"
     TCP = "tcp"
+    PROBE = "probe"  # asked by ourselves, and not counted
 
 
 @dataclass(frozen=True, slots=True)

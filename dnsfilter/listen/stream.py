@@ -3,6 +3,7 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable
+from typing import cast
 
 from dnsfilter.core.wire.framing import Framer, frame
 from dnsfilter.engine.interface import Answered, Engine, Forward, Joined, Transport
@@ -86,10 +87,9 @@ class StreamListener(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the connection in."""
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101
-        self._transport = transport
-        transport.set_write_buffer_limits(high=HIGH_WATER)
-        peer = transport.get_extra_info("peername")
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
+        self._transport.set_write_buffer_limits(high=HIGH_WATER)
+        peer = self._transport.get_extra_info("peername")
         self.client = peer[0] if peer else ""
         self.expires = self._all.now() + FIRST_QUERY_S
         self._all.opened(self)

@@ -48,6 +48,15 @@ def read_file(path: Path, max_size: int = MAX_SIZE) -> bytes:
     return octets
 
 
+def file_stamp(path: Path) -> str:
+    """Return a text that changes when the file does; empty where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ""
+    return f"{found.st_mtime_ns} {found.st_size} {found.st_ino}"
+
+
 def inline(domains: Iterable[str]) -> bytes:
     """Return names from the configuration as a list of format domains: line n is the n-th name."""
     # A line end within a name must not make two of it. What is no text at all (a lone

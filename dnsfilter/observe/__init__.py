@@ -1,1 +1,1 @@
-""""""
+"""What monitoring sees: fed with values, never asked anything."""

@@ -58,7 +58,9 @@ def test_a_start_is_the_first_moment_with(text: str, zone: ZoneInfo, moment: str
         pytest.param("2026-10-25", PARIS, "2026-10-25T23:00", id="the day of 25 hours"),
         pytest.param("2027-03-28T02:30", PARIS, "2027-03-28T00:30", id="a skipped time ends sooner"),
         pytest.param("2027-10-31T02:30", PARIS, "2027-10-31T00:30", id="a time that comes twice ends at the first"),
-        pytest.param("2026-04-23", ZoneInfo("Africa/Cairo"), "2026-04-23T22:00", id="next midnight skipped: to the end"),
+        pytest.param(
+            "2026-04-23", ZoneInfo("Africa/Cairo"), "2026-04-23T22:00", id="next midnight skipped: to the end"
+        ),
         pytest.param("2026-10-31", ZoneInfo("America/Havana"), "2026-11-01T04:00", id="next midnight twice: the first"),
         pytest.param("2011-12-29", ZoneInfo("Pacific/Apia"), "2011-12-30T10:00", id="next day skipped"),
         pytest.param("9998-12-31", UTC, "9999-01-01T00:00", id="the last day of all"),

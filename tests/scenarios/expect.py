@@ -39,7 +39,6 @@ def policy(*upstreams: Upstream, **more: Any) -> dict[str, Any]:
         },
         "timezone": "UTC",
         "blocking": {"text": TEXT},
-        "node": "scenario",
         **more,
     }
 

@@ -339,7 +339,7 @@ def test_control_characters_in_a_name_are_served_and_do_no_harm(
     name = labels(label, b"octets", b"example")
     response = ask(server, name, "A")
     assert response.addresses == [address_of(text_of(name))]
-    assert upstream.queries(text_of(name))[-1].question[:-4] == name
+    assert upstream.queries(text_of(name))[-1].question[:-4].lower() == name.lower()
 
 
 def test_no_raw_control_character_was_printed(service: object) -> None:

@@ -20,7 +20,9 @@ from typing import Any, Literal, Self
 import dns.edns
 import dns.flags
 import dns.message
+import dns.name
 import dns.rcode
+import dns.rdata
 import dns.rrset
 
 from tests.scenarios.client import NOERROR, Address, question_of, text_of, type_code
@@ -36,6 +38,14 @@ class Asked:
     transport: Literal["udp", "tcp"]
     source: Address
     at: float = field(default_factory=time.monotonic)
+    name: str = field(init=False)  # the qname in lower case, with its final dot; empty if it cannot be read
+
+    def __post_init__(self) -> None:
+        try:
+            name = text_of(self.question[:-4])
+        except Exception:  # noqa: BLE001 - whatever is wrong with it, it is no name
+            name = ""
+        object.__setattr__(self, "name", name)
 
     @property
     def ident(self) -> int:
@@ -51,14 +61,6 @@ class Asked:
     def question(self) -> bytes:
         """The question's octets."""
         return question_of(self.octets)
-
-    @property
-    def name(self) -> str:
-        """The qname in lower case, with its final dot; empty if it cannot be read."""
-        try:
-            return text_of(self.question[:-4])
-        except Exception:  # noqa: BLE001 - whatever is wrong with it, it is no name
-            return ""
 
     @property
     def rdtype(self) -> int:
@@ -110,9 +112,10 @@ Handler = Callable[[Asked], Said]
 
 
 def record(text: str) -> dns.rrset.RRset:
-    """A record from "owner ttl class type rdata"."""
-    owner, ttl, rdclass, rdtype, rdata = text.split(None, 4)
-    return dns.rrset.from_text(owner, int(ttl), rdclass, rdtype, rdata)
+    """A record from "owner ttl class type rdata"; names need no final dot."""
+    owner, ttl, rdclass, rdtype, words = text.split(None, 4)
+    rdata = dns.rdata.from_text(rdclass, rdtype, words, origin=dns.name.root, relativize=False)
+    return dns.rrset.from_rdata(dns.name.from_text(owner), int(ttl), rdata)
 
 
 def reply(
@@ -124,7 +127,7 @@ def reply(
     flags: int = 0,
     options: Sequence[tuple[int, bytes]] = (),
 ) -> bytes:
-    """A response to the question with these records, in this order; OPT if asked with one. flags: further header bits."""
+    """Answer the question with these records, in this order, and OPT if asked with one. flags: further header bits."""
     message = dns.message.make_response(asked.message, recursion_available=True, our_payload=1232)
     message.set_rcode(dns.rcode.Rcode.make(rcode))
     message.flags |= dns.flags.Flag(flags)
@@ -181,6 +184,12 @@ def address_for(asked: Asked) -> bytes:
     return reply(asked, f"{asked.name} 300 IN A 192.0.2.80")
 
 
+def is_below(name: str, zone: str) -> bool:
+    """Whether a name is below a zone, both as text with final dots: a dot within a label is no boundary."""
+    rest = name.removesuffix("." + zone)
+    return rest != name and (len(rest) - len(rest.rstrip("\\"))) % 2 == 0
+
+
 class Upstream(asyncio.DatagramProtocol):
     """The upstream. Use it as a context manager; `on` may be called at any time."""
 
@@ -189,6 +198,7 @@ class Upstream(asyncio.DatagramProtocol):
         self.seen: list[Asked] = []
         self.connections = 0  # TCP connections accepted
         self.errors: list[BaseException] = []  # of handlers: a broken script is a broken test
+        self._by_name: dict[str, list[Asked]] = {}
         self._handlers: dict[tuple[str, int | None], Handler] = {}
         self._any: Handler = default
         self._news = threading.Condition()
@@ -233,7 +243,11 @@ class Upstream(asyncio.DatagramProtocol):
         if name is None:
             return list(self.seen)
         name = name.lower().rstrip(".") + "."
-        return [asked for asked in list(self.seen) if asked.name == name or (below and asked.name.endswith("." + name))]
+        found = list(self._by_name.get(name, ()))
+        if below:
+            for key, asked in list(self._by_name.items()):
+                found += asked if is_below(key, name) else []
+        return found
 
     def wait(self, name: str, count: int = 1, timeout_s: float = 5.0) -> list[Asked]:
         """Wait until so many queries for a name have come, and return them."""
@@ -352,6 +366,7 @@ class Upstream(asyncio.DatagramProtocol):
     def _ask(self, asked: Asked) -> Sequence[Action]:
         with self._news:
             self.seen.append(asked)
+            self._by_name.setdefault(asked.name, []).append(asked)
             self._news.notify_all()
         if len(asked.octets) < 12 or asked.flags & 0x8000:  # a response: what comes of a forged source
             return SILENCE

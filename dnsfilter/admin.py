@@ -1,0 +1,117 @@
+"""HTTP for operators and monitoring: /metrics, /health and /ready, nothing else. Knows no DNS octets.
+
+The standard library's server, in threads of its own, few and with time-outs: it may
+stand on any address. What it tells is gathered on the loop.
+"""
+
+import asyncio
+import json
+import logging
+import socket
+import threading
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from dnsfilter.settings import Endpoint
+from dnsfilter.workers import CannotListen, endpoint_text
+
+log = logging.getLogger(__name__)
+
+MOST_REQUESTS = 8  # at the same time; more are closed at once
+REQUEST_S = 5.0
+
+Page = tuple[HTTPStatus, str, bytes]  # status, content type, body
+Pages = dict[str, Callable[[], Awaitable[Page]]]
+
+
+def json_page(status: HTTPStatus, document: object) -> Page:
+    """Return a page of JSON."""
+    return status, "application/json", json.dumps(document).encode() + b"\n"
+
+
+class Server(ThreadingHTTPServer):
+    """One address with its pages."""
+
+    daemon_threads = True
+    allow_reuse_address = True
+
+    def __init__(self, endpoint: Endpoint, pages: Pages, loop: asyncio.AbstractEventLoop) -> None:
+        """Listen on an address. Raises CannotListen."""
+        self.address_family = socket.AF_INET6 if ":" in endpoint[0] else socket.AF_INET
+        self.pages = pages
+        self.loop = loop
+        self._slots = threading.BoundedSemaphore(MOST_REQUESTS)
+        try:
+            super().__init__(endpoint, _Handler)
+        except OSError as error:
+            remedy = "write another address: listen.admin or listen.metrics; `off` for none"
+            raise CannotListen(f"{endpoint_text(endpoint)} (HTTP): {error.strerror}\n  {remedy}") from None
+        self.endpoint: Endpoint = (endpoint[0], self.server_address[1])
+
+    def start(self) -> None:
+        """Serve in a thread of its own."""
+        threading.Thread(target=self.serve_forever, name="admin", daemon=True).start()
+
+    def stop(self) -> None:
+        """Serve no more."""
+        self.shutdown()
+        self.server_close()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Take a request where there is a thread for it."""
+        if self._slots.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Give the thread's slot back at the end."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._slots.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
+        """A client that breaks off is no error of ours."""
+        log.debug("a request on %s broke off", endpoint_text(self.endpoint), exc_info=True)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Server
+    timeout = REQUEST_S
+    server_version = "dnsfilter"
+    sys_version = ""
+
+    def do_GET(self) -> None:
+        """Send one page."""
+        page = self.server.pages.get(self.path.partition("?")[0])
+        if page is None:
+            self._send(json_page(HTTPStatus.NOT_FOUND, {"pages": sorted(self.server.pages)}))
+            return
+        try:
+            found = asyncio.run_coroutine_threadsafe(_await(page), self.server.loop).result(REQUEST_S)
+        except TimeoutError:
+            found = json_page(HTTPStatus.SERVICE_UNAVAILABLE, {"error": "the loop is busy"})
+        self._send(found)
+
+    do_HEAD = do_GET  # noqa: N815 - the name is the base class's
+
+    def _send(self, page: Page) -> None:
+        status, content_type, body = page
+        self.send_response(status)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Cache-Control", "no-store")
+        self.send_header("X-Content-Type-Options", "nosniff")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name is the base class's
+        """Say nothing of ordinary requests."""
+
+
+async def _await(page: Callable[[], Awaitable[Page]]) -> Page:
+    return await page()

@@ -1,0 +1,73 @@
+"""Has a policy built in a child process, which may be slow and large without anybody waiting for it."""
+
+import asyncio
+import json
+import sys
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from dnsfilter.core.index import Index
+from dnsfilter.settings import Request
+from dnsfilter.snapshot import BadSnapshot, Head, Reader
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal(Exception):
+    """Nothing was built; the message is for the admin."""
+
+    text: str
+    status: int  # exit status that says so
+    lists: dict[str, str] = field(default_factory=dict)  # lists that were refused, with their reasons
+
+    def __str__(self) -> str:
+        return self.text
+
+
+async def build(request: Request, *, is_nice: bool) -> Path:
+    """Build a snapshot and return its path. Raises Refusal.
+
+    is_nice: below the priority of a server that answers meanwhile.
+    """
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "dnsfilter.build"),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        asked = json.dumps(asdict(request) | {"nice": is_nice}).encode()
+        out, errors = await process.communicate(asked)
+    except asyncio.CancelledError:
+        process.kill()
+        raise
+    try:
+        result = json.loads(out)
+    except ValueError:
+        detail = errors.decode(errors="replace").strip()[-2000:] or f"exit status {process.returncode}"
+        raise Refusal(f"the process that builds the policy failed\n  {detail}", 1) from None
+    if "error" in result:
+        raise Refusal(result["error"], result["status"], result.get("lists", {}))
+    return Path(result["snapshot"])
+
+
+async def load(path: Path) -> tuple[Head, Index]:
+    """Read a snapshot, a chunk a turn of the loop. Raises Refusal."""
+    try:
+        reader = Reader(path)
+        index = Index()
+        for chunk in reader.chunks():
+            index.load(chunk)
+            await asyncio.sleep(0)
+    except (OSError, BadSnapshot) as error:
+        raise Refusal(f"the policy that was built cannot be read: {error}", 1) from None
+    return reader.head, index
+
+
+def head_of(path: Path) -> Head | None:
+    """Return the head of a snapshot; None where there is none."""
+    try:
+        reader = Reader(path)
+    except (OSError, BadSnapshot):
+        return None
+    reader.close()
+    return reader.head

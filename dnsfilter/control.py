@@ -1,0 +1,116 @@
+"""The control socket: one line of JSON in, one out, for commands on the same machine. Knows no DNS octets."""
+
+import asyncio
+import fcntl
+import json
+import logging
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TextIO
+
+log = logging.getLogger(__name__)
+
+SOCKET = "control.sock"  # in the state directory
+LOCK = "lock"
+MOST_OCTETS = 64 * 1024  # of a request
+REQUEST_S = 10.0  # to send one
+
+Json = dict[str, Any]
+Command = Callable[[Json], Awaitable[Json]]
+
+
+class StateInUse(Exception):
+    """Another server runs on this state directory."""
+
+
+class NoServer(Exception):
+    """No server runs on this state directory."""
+
+
+def lock(state: Path) -> TextIO:
+    """Take the state directory for this process, until the returned file is closed. Raises StateInUse, OSError."""
+    state.mkdir(mode=0o750, parents=True, exist_ok=True)
+    file = (state / LOCK).open("a+", encoding="ascii")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        owner = file.read().strip() or "unknown"
+        file.close()
+        raise StateInUse(
+            f"a dnsfilter runs on {state} already (process {owner})\n"
+            "  stop it, or give this one a state directory of its own: state: DIR"
+        ) from None
+    file.truncate(0)
+    file.write(f"{os.getpid()}\n")
+    file.flush()
+    return file
+
+
+class ControlServer:
+    """Takes commands on a Unix socket that its owner and group may use."""
+
+    def __init__(self, state: Path, commands: dict[str, Command]) -> None:
+        self._path = state / SOCKET
+        self._commands = commands
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        """Listen. Raises OSError."""
+        self._path.unlink(missing_ok=True)  # of a process that is gone: the lock says so
+        before = os.umask(0o117)
+        try:
+            self._server = await asyncio.start_unix_server(self._serve, self._path, limit=MOST_OCTETS)
+        finally:
+            os.umask(before)
+
+    async def stop(self) -> None:
+        """Listen no more."""
+        if self._server is not None:
+            self._server.close()
+            self._path.unlink(missing_ok=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with asyncio.timeout(REQUEST_S):
+                line = await reader.readline()
+            writer.write(json.dumps(await self._answer(line)).encode() + b"\n")
+            await writer.drain()
+        except (OSError, ValueError, TimeoutError):
+            log.debug("a control connection broke off", exc_info=True)
+        finally:
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
+
+    async def _answer(self, line: bytes) -> Json:
+        try:
+            request = json.loads(line)
+            command = self._commands[request["command"]]
+        except (KeyError, TypeError, ValueError):
+            return {"error": f"a request is a line of JSON whose command is one of {', '.join(self._commands)}"}
+        try:
+            return await command(request)
+        except Exception as error:
+            log.exception("command %s failed", request["command"])
+            return {"error": f"internal error: {error}"}
+
+
+def request(state: Path, document: Json, timeout_s: float = 300.0) -> Json:
+    """Send a command to the server that runs on this state directory. Raises NoServer."""
+    path = state / SOCKET
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.settimeout(timeout_s)
+        try:
+            sock.connect(str(path))
+            sock.sendall(json.dumps(document).encode() + b"\n")
+            with sock.makefile("rb") as file:
+                answer: Json = json.loads(file.readline())
+        except PermissionError:
+            raise NoServer(f"{path} is not open to this user\n  run the command as the server's user") from None
+        except (OSError, ValueError):
+            raise NoServer(f"no server answers on {path}\n  start it with `dnsfilter run`") from None
+    return answer
