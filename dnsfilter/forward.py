@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from dnsfilter.core.wire import build, codes
-from dnsfilter.engine.interface import Completed, Engine, Forward, Rejected
+from dnsfilter.engine.interface import Completed, Engine, Forward, Rejected, Reply
 from dnsfilter.upstream import tcp
 from dnsfilter.upstream.group import Upstream, UpstreamGroup
 from dnsfilter.upstream.udp import Exchange
@@ -48,6 +48,7 @@ class Forwarder:
         self._wall = wall
         self._attempts: set[_Attempt] = set()
         self._sweep: asyncio.TimerHandle | None = None
+        self._outbox: list[tuple[Reply, bytes]] = []
         self.groups: Sequence[UpstreamGroup] = ()
 
     def configure(self, timeout_s: float, deadline_s: float) -> None:
@@ -65,6 +66,8 @@ class Forwarder:
         for upstream in group.probes(now):
             self._send(attempt, upstream, now)
         self._try_next(attempt, now)
+        if self._outbox:  # no upstream could be asked at all
+            self.flush()
 
     @property
     def in_flight(self) -> int:
@@ -152,11 +155,17 @@ class Forwarder:
         self._attempts.discard(attempt)
         for upstream, exchange in attempt.exchanges:
             upstream.pool.forget(exchange)
+        attempt.exchanges.clear()  # they hold the attempt, and a circle would wait for the collector
         if attempt.task is not None and attempt.task is not asyncio.current_task():
             attempt.task.cancel()
         if result is not None:
-            for reply, octets in result.responses:
-                reply(octets)
+            self._outbox.extend(result.responses)
+
+    def flush(self) -> None:
+        """Send what has been answered, back to back: a client that is woken once gets all that is ready."""
+        outbox, self._outbox = self._outbox, []
+        for reply, octets in outbox:
+            reply(octets)
 
     # ---- time ----
 
@@ -169,6 +178,7 @@ class Forwarder:
             elif now >= attempt.retry_at and attempt.task is None:
                 self._note_silence(attempt, now)
                 self._try_next(attempt, now)
+        self.flush()
         loop = asyncio.get_running_loop()
         self._sweep = loop.call_later(SWEEP_S, self._on_sweep) if self._attempts else None
 
@@ -202,6 +212,7 @@ class Forwarder:
             self._on_failure(attempt, upstream, "tcp")
         else:
             self._on_response(attempt, upstream, since, octets)
+        self.flush()
 
 
 def _query(forward: Forward) -> tuple[bytes, bytes]:

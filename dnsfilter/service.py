@@ -1,6 +1,7 @@
 """The composition root: where settings become objects; start, reload, stop."""
 
 import asyncio
+import gc
 import ipaddress
 import logging
 import signal
@@ -204,7 +205,9 @@ class Service:
         loop = asyncio.get_running_loop()
         wanted = dict.fromkeys(endpoint for group in settings.upstream_groups for endpoint in group)
         gone = [upstream for endpoint, upstream in self._upstreams.items() if endpoint not in wanted]
-        self._upstreams = {each: self._upstreams.get(each) or Upstream(*each, loop) for each in wanted}
+        self._upstreams = {
+            each: self._upstreams.get(each) or Upstream(*each, loop, self._forwarder.flush) for each in wanted
+        }
         self._forwarder.groups = [
             UpstreamGroup([self._upstreams[endpoint] for endpoint in group]) for group in settings.upstream_groups
         ]
@@ -475,9 +478,21 @@ class Service:
         return None
 
 
+def calm_collector() -> None:
+    """Keep the garbage collector from walking the whole cache again and again.
+
+    Nothing on the per-packet path makes reference circles; what little of them there is elsewhere
+    dies young. A full collection would stand still for a third of a second per million objects.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 1_000_000)
+
+
 async def run(request: Request) -> None:
     """Serve until told to stop. Raises StartError."""
     service = Service(request)
     service.handle_signals()
     await service.start()
+    calm_collector()
     await service.until_stopped()

@@ -1,17 +1,14 @@
 """The engine in pure Python: the core's functions put together; the definition of right.
 
-One process, one loop. The per-packet path allocates little, logs nothing and touches no
-metric object: its counters are integers.
+One process, one loop. The per-packet path logs nothing and touches no metric object: its
+counters are integers.
 """
 
-import asyncio
 import logging
 import socket
-import struct
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 from dnsfilter.core import answer, special
 from dnsfilter.core.cache import Cache, ChainError, Entry, Limits, from_response, key
@@ -19,6 +16,7 @@ from dnsfilter.core.clients import ClientRow, address
 from dnsfilter.core.policy import REFUSED, Action, Policy, Verdict, decide, decide_chain, judge
 from dnsfilter.core.wire import build, codes, response
 from dnsfilter.core.wire.query import BadQuery, NotAQuery, Query, parse
+from dnsfilter.engine.datagrams import Datagrams
 from dnsfilter.engine.interface import (
     DURATIONS,
     Answered,
@@ -36,17 +34,7 @@ from dnsfilter.engine.interface import (
 
 log = logging.getLogger(__name__)
 
-# asyncio's own datagram transport allocates 256 KiB for every datagram and hands over one a
-# wake-up: five times the cost. So the engine reads its sockets itself, with a small buffer.
-DATAGRAM = 1_500  # octets read; a query that is longer is none
-BATCH = 128  # datagrams a wake-up, so that timers and streams get their turn
-ANCILLARY = socket.CMSG_SPACE(20)  # holds in_pktinfo and in6_pktinfo
-IP_PKTINFO = 8  # Linux; Python 3.11 does not name it
-_PKTINFO = struct.Struct("=I4s4s")
-
 CLIENTS_KNOWN = 65_536  # addresses whose row is remembered
-REUSED = 20_000  # whole answers kept within a second
-REUSED_OCTETS = 8 * 2**20
 WAITERS_PER_QUESTION = 10  # on average; bounds what waits in all
 
 PROBE = b"\x05probe\x09dnsfilter\x07invalid\0"  # asked in class CH by readiness checks, and not counted
@@ -68,7 +56,6 @@ _REJECTED = {codes.SERVFAIL: "servfail", codes.REFUSED: "refused"}
 _GOOD = (codes.NOERROR, codes.NXDOMAIN, codes.YXDOMAIN)
 
 Clock = Callable[[], float]
-Memo = dict[bytes, tuple[bytes, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,27 +73,20 @@ class PureEngine:
         self, settings: Settings, policy: Policy, on_forward: Callable[[Forward], None], now: Clock, wall: Clock
     ) -> None:
         self._settings = settings
-        self._on_forward = on_forward
         self._now = now
-        self._wall = wall
         self._cache = Cache(settings.limits)
         self._pending: dict[bytes, Forward] = {}
         self._waiting = 0
-        self._listeners: list[socket.socket] = []
-        self._counts: list[int] = []
+        self.counts: list[int] = []
         self._outcomes: dict[tuple[str, str, int, str, str, str, str], int] = {}
-        self._dropped: Counter[str] = Counter()
+        self.dropped: Counter[str] = Counter()
         self._durations = [0] * (len(DURATIONS) + 1)
         self._duration_sum_s = 0.0
         self._internal_errors = 0
         self._errors_logged: set[str] = set()
         self._policy = policy
-        self._known: dict[str, tuple[ClientRow | None, Memo]] = {}
-        self._memos: dict[int, Memo] = {}
-        self._reused = 0
-        self._reused_octets = 0
-        self._second: tuple[int, int] = (0, 0)
-        self._has_exemptions = False
+        self._rows: dict[str, ClientRow | None] = {}
+        self._datagrams = Datagrams(self, on_forward, now, wall)
         self.load(policy, keep_cache=True)
 
     @property
@@ -118,145 +98,20 @@ class PureEngine:
 
     def start(self, sockets: Sequence[socket.socket]) -> None:
         """Answer queries on these UDP sockets, which do not block."""
-        loop = asyncio.get_running_loop()
-        for sock in sockets:
-            self._listeners.append(sock)
-            read = self._read_from if _is_wildcard(sock) else self._read
-            loop.add_reader(sock.fileno(), read, sock)
+        self._datagrams.start(sockets)
 
     def stop(self) -> None:
         """Read no more queries; those in flight still get their responses."""
-        loop = asyncio.get_running_loop()
-        for sock in self._listeners:
-            loop.remove_reader(sock.fileno())
-        self._listeners.clear()
+        self._datagrams.stop()
 
     def load(self, policy: Policy, *, keep_cache: bool) -> None:
         """Put a policy in force. What waits for an upstream is judged anew when its response comes."""
         self._policy = replace(policy, generation=self._policy.generation + 1)
         if not keep_cache:
             self._cache.clear()
-        self._known.clear()
-        self._forget()
-        self._has_exemptions = any(row.exemptions for row in policy.clients.all_rows())
-
-    # ---- UDP ----
-
-    def _read(self, sock: socket.socket) -> None:
-        """Answer up to BATCH datagrams of a socket bound to one address."""
-        now, wall = self._turn()
-        known, counts, recvfrom, sendto = self._known, self._counts, sock.recvfrom, sock.sendto
-        answered = 0
-        for _ in range(BATCH):
-            try:
-                message, client = recvfrom(DATAGRAM)
-            except BlockingIOError:
-                break
-            except OSError:
-                continue  # an error that an earlier answer met on its way
-            try:
-                octets, outcome = known[client[0]][1][message[2:]]
-            except KeyError:
-                taken = self._take_datagram(message, client[0], now, wall, partial(self._send, sock, client))
-                if taken is None:
-                    continue
-                octets, outcome = taken
-            counts[outcome] += 1
-            answered += 1
-            try:
-                sendto(message[:2] + octets, client)
-            except OSError:
-                self._dropped["send"] += 1
-        self._measure(answered, now)
-
-    def _read_from(self, sock: socket.socket) -> None:
-        """The same for a wildcard socket: the answer leaves from the address that was asked.
-
-        Costs about a tenth more CPU per query than `_read`, for the ancillary data.
-        """
-        now, wall = self._turn()
-        answered = 0
-        for _ in range(BATCH):
-            try:
-                message, ancillary, _flags, client = sock.recvmsg(DATAGRAM, ANCILLARY)
-            except BlockingIOError:
-                break
-            except OSError:
-                continue
-            source = _source(ancillary)
-            known = self._known.get(client[0])
-            taken = known[1].get(message[2:]) if known else None
-            if taken is None:
-                reply = partial(self._send_from, sock, client, source)
-                taken = self._take_datagram(message, client[0], now, wall, reply)
-                if taken is None:
-                    continue
-            octets, outcome = taken
-            self._counts[outcome] += 1
-            answered += 1
-            self._send_from(sock, client, source, message[:2] + octets)
-        self._measure(answered, now)
-
-    def _take_datagram(
-        self, message: bytes, client: str, now: float, wall: float, reply: Reply
-    ) -> tuple[bytes, int] | None:
-        """Take a datagram; return the answer without its id, and its outcome, or None where none is due now."""
-        if len(message) >= DATAGRAM:
-            self._dropped["oversize"] += 1
-            return None
-        result = self.take(message, client, Transport.UDP, now, wall, reply)
-        if isinstance(result, Answered):
-            taken = result.octets[2:], result.outcome
-            if result.is_reusable:
-                self._remember(client, message[2:], taken)
-            return taken
-        if isinstance(result, Forward):
-            self._on_forward(result)
-        elif isinstance(result, Dropped):
-            self._dropped[result.reason] += 1
-        return None
-
-    def _send(self, sock: socket.socket, client: tuple[str, int], octets: bytes) -> None:
-        try:
-            sock.sendto(octets, client)
-        except OSError:  # a full buffer, or a client that cannot be reached: the query counts as lost
-            self._dropped["send"] += 1
-
-    def _send_from(
-        self, sock: socket.socket, client: tuple[str, int], source: list[tuple[int, int, bytes]], octets: bytes
-    ) -> None:
-        try:
-            sock.sendmsg([octets], source, 0, client)
-        except OSError:
-            self._dropped["send"] += 1
-
-    def _turn(self) -> tuple[float, float]:
-        """Read the clocks for one batch; whole answers live within one second."""
-        now, wall = self._now(), self._wall()
-        second = (int(now), int(wall) if self._has_exemptions else 0)
-        if second != self._second:
-            self._second = second
-            self._forget()
-        return now, wall
-
-    def _remember(self, client: str, rest: bytes, taken: tuple[bytes, int]) -> None:
-        size = len(rest) + len(taken[0])
-        if self._reused < REUSED and self._reused_octets + size <= REUSED_OCTETS:
-            self._reused += 1
-            self._reused_octets += size
-            self._known[client][1][rest] = taken
-
-    def _forget(self) -> None:
-        for memo in self._memos.values():
-            memo.clear()
-        self._reused = self._reused_octets = 0
-
-    def _measure(self, answered: int, since: float) -> None:
-        """Count a batch in the histogram: its length is an upper bound of each query's own."""
-        if answered:
-            took = self._now() - since
-            self._durations[_bucket(took)] += answered
-            self._duration_sum_s += took * answered
+        self._rows.clear()
+        self._datagrams.forget()
+        self._datagrams.has_exemptions = any(row.exemptions for row in policy.clients.all_rows())
 
     def _note_error(self, error: Exception) -> None:
         """Count a bug that cost one query, and log the first of its kind."""
@@ -274,16 +129,16 @@ class PureEngine:
         """Take one message and count what became of it."""
         result = self.take(message, client, transport, now, wall, reply)
         if isinstance(result, Answered):
-            self._counts[result.outcome] += 1
-            self._durations[0] += 1
+            self.counts[result.outcome] += 1
+            self.measure(self._now() - now, 1)
         elif isinstance(result, Dropped):
-            self._dropped[result.reason] += 1
+            self.dropped[result.reason] += 1
         return result
 
     def probe(self, message: bytes, client: str, now: float, wall: float) -> bytes | None:
         """Return the answer to one message, uncounted; None where an upstream would be asked."""
         query = parse(message)
-        row = self._row(client)
+        row = self.row(client)
         result = self._local_answer(query, row, client, Transport.UDP, now, wall)
         return result.octets if isinstance(result, Answered) else None
 
@@ -306,21 +161,22 @@ class PureEngine:
         self, message: bytes, client: str, transport: Transport, now: float, wall: float, reply: Reply
     ) -> Answered | Forward | Joined:
         query = parse(message)
-        row = self._row(client)
+        row = self.row(client)
         result = self._local_answer(query, row, client, transport, now, wall)
         if isinstance(result, Answered):
             return result
         assert row is not None  # noqa: S101 - a stranger was answered above
         return self._ask(Waiter(query, row, result, self._policy.generation, client, transport, now, reply), now)
 
-    def _row(self, client: str) -> ClientRow | None:
-        known = self._known.get(client)
-        if known is None:
-            if len(self._known) >= CLIENTS_KNOWN:
-                self._known.clear()
-            row = self._policy.clients.find(address(client))
-            known = self._known[client] = (row, self._memos.setdefault(id(row), {}))
-        return known[0]
+    def row(self, client: str) -> ClientRow | None:
+        """Return the client's row under the policy in force; None for a stranger."""
+        try:
+            return self._rows[client]
+        except KeyError:
+            if len(self._rows) >= CLIENTS_KNOWN:
+                self._rows.clear()
+            row = self._rows[client] = self._policy.clients.find(address(client))
+            return row
 
     def _local_answer(
         self, query: Query, row: ClientRow | None, client: str, transport: Transport, now: float, wall: float
@@ -497,7 +353,7 @@ class PureEngine:
         row: ClientRow | None = waiter.row
         verdict = waiter.verdict
         if waiter.generation != self._policy.generation or (row is not None and row.exemptions):
-            row = self._row(waiter.client)
+            row = self.row(waiter.client)
             if row is None:
                 return build.response(waiter.query, codes.REFUSED), REFUSED
             verdict = decide(self._policy, row, waiter.query.name, wall)
@@ -528,27 +384,30 @@ class PureEngine:
         )
         number = self._outcomes.get(outcome)
         if number is None:
-            number = self._outcomes[outcome] = len(self._counts)
-            self._counts.append(0)
+            number = self._outcomes[outcome] = len(self.counts)
+            self.counts.append(0)
         return number
 
     def _count(self, waiter: Waiter, octets: bytes, verdict: Verdict, now: float) -> None:
         outcome = self._outcome(waiter.transport, waiter.client, octets[3] & 15, verdict, "miss")
-        self._counts[outcome] += 1
-        took = max(0.0, now - waiter.since)
-        self._durations[_bucket(took)] += 1
-        self._duration_sum_s += took
+        self.counts[outcome] += 1
+        self.measure(max(0.0, now - waiter.since), 1)
+
+    def measure(self, seconds: float, queries: int) -> None:
+        """Count so many queries that took so long."""
+        self._durations[_bucket(seconds)] += queries
+        self._duration_sum_s += seconds * queries
 
     def counters(self) -> Counters:
         """Return the counters as they stand."""
         outcomes = {
-            Outcome(transport, family, codes.RCODE_NAMES[rcode], *rest): self._counts[number]
+            Outcome(transport, family, codes.RCODE_NAMES[rcode], *rest): self.counts[number]
             for (transport, family, rcode, *rest), number in self._outcomes.items()
             if transport != PROBED
         }
         return Counters(
             outcomes=outcomes,
-            dropped=dict(self._dropped),
+            dropped=dict(self.dropped),
             durations=list(self._durations),
             duration_sum_s=self._duration_sum_s,
             internal_errors=self._internal_errors,
@@ -558,21 +417,6 @@ class PureEngine:
 
 def _bucket(seconds: float) -> int:
     return next((number for number, bound in enumerate(DURATIONS) if seconds <= bound), len(DURATIONS))
-
-
-def _is_wildcard(sock: socket.socket) -> bool:
-    return sock.getsockname()[0] in {"0.0.0.0", "::"}
-
-
-def _source(ancillary: list[tuple[int, int, bytes]]) -> list[tuple[int, int, bytes]]:
-    """Turn the packet information received into that for the answer: from the address asked."""
-    for level, kind, data in ancillary:
-        if level == socket.IPPROTO_IP and kind == IP_PKTINFO:
-            _interface, _local, asked = _PKTINFO.unpack(data)
-            return [(level, kind, _PKTINFO.pack(0, asked, bytes(4)))]
-        if level == socket.IPPROTO_IPV6 and kind == socket.IPV6_PKTINFO:
-            return [(level, kind, data)]
-    return []
 
 
 def _place(error: Exception) -> str:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from dnsfilter.core import health
 from dnsfilter.upstream.udp import UdpPool
@@ -14,10 +14,10 @@ REASONS = ("timeout", "unreachable", "malformed", "servfail", "refused", "rcode"
 class Upstream:
     """One resolver that we ask."""
 
-    def __init__(self, host: str, port: int, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, host: str, port: int, loop: asyncio.AbstractEventLoop, on_batch_end: Callable[[], None]) -> None:
         self.host, self.port = host, port
         self.name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        self.pool = UdpPool(host, port, loop)
+        self.pool = UdpPool(host, port, loop, on_batch_end)
         self.health = health.Health()
         self.queries = 0
         self.failures: Counter[str] = Counter()

