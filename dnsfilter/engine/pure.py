@@ -192,9 +192,9 @@ class PureEngine:
             return Answered(build.response(query, codes.REFUSED), self._outcome(PROBED, client, codes.REFUSED))
         if row is None:
             return done(build.response(query, codes.REFUSED), REFUSED)
-        if query.edns is not None and query.edns.version:
-            outcome = self._outcome(transport, client, codes.BADVERS)
-            return Answered(build.response(query, codes.BADVERS), outcome, reusable)
+        if query.edns is not None and (query.edns.is_malformed or query.edns.version):
+            error = codes.BADVERS if query.edns.version else codes.FORMERR
+            return Answered(build.response(query, error), self._outcome(transport, client, error), reusable)
         if query.qclass != codes.IN:
             return done(build.response(query, codes.REFUSED))
         zone = policy.zone(query.name)

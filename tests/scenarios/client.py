@@ -28,6 +28,8 @@ ECS, COOKIE, KEEPALIVE, PADDING, EDE, NSID = 8, 10, 11, 12, 15, 3  # EDNS option
 ANSWER, AUTHORITY, ADDITIONAL = 1, 2, 3
 OPT = 41
 CLIENT_PATIENCE_S = 8.0
+RECEIVE_BUFFER = 8 << 20  # of a client's UDP socket: what it loses shall not be its own fault
+SO_RCVBUFFORCE = 33  # as SO_RCVBUF, beyond net.core.rmem_max; needs CAP_NET_ADMIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,10 +314,12 @@ def _socket(kind: socket.SocketKind, source: str) -> socket.socket:
 class UdpClient:
     """One UDP socket of a client, connected to the service."""
 
-    def __init__(self, server: Address, source: str = "127.0.0.1", *, buffer: int | None = None) -> None:
+    def __init__(self, server: Address, source: str = "127.0.0.1") -> None:
         self.socket = _socket(socket.SOCK_DGRAM, source)
-        if buffer is not None:
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+        try:
+            self.socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER)
+        except PermissionError:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
         self.socket.connect(server)
 
     def __enter__(self) -> Self:

@@ -472,7 +472,7 @@ def test_the_cache_is_bounded(start: Start, upstreams: Callable[[], Upstream]) -
     """`cache.entries`: what is old makes room, the new is kept, and the metric says how many there are."""
     upstream = upstreams()
     service = start(policy(upstream, cache={"entries": 1000}))
-    with UdpClient(service.dns, buffer=4 << 20) as client:
+    with UdpClient(service.dns) as client:
         for base in range(0, 3000, 100):
             for ident in range(base, base + 100):
                 client.send(query(f"fill-{ident}.example", "A", ident=ident))

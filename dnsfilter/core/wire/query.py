@@ -34,6 +34,7 @@ class Edns:
     version: int
     do: bool
     has_options: bool
+    is_malformed: bool = False  # options that cannot be read: FORMERR, with OPT (RFC 6891 section 7)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,20 +117,24 @@ def _read_opt(message: bytes, at: int, end: int) -> Edns:
     option = at + 10
     if option + length != end:
         raise BadQuery(codes.FORMERR)
-    while option < end:
-        if option + 4 > end:
-            raise BadQuery(codes.FORMERR)
-        code = message[option] << 8 | message[option + 1]
-        size = message[option + 2] << 8 | message[option + 3]
-        option += 4 + size
-        if option > end or (code == codes.COOKIE and size != 8 and not 16 <= size <= 40):
-            raise BadQuery(codes.FORMERR)  # cookie sizes: RFC 7873 section 5.2.2
     return Edns(
         udp_size=message[at + 2] << 8 | message[at + 3],
         version=message[at + 5],
         do=bool(message[at + 6] & codes.DO),
         has_options=bool(length),
+        is_malformed=not _are_options(message, option, end),
     )
+
+
+def _are_options(message: bytes, at: int, end: int) -> bool:
+    """Tell whether options fill the octets exactly, a cookie's size among them (RFC 7873 section 5.2.2)."""
+    while at + 4 <= end:
+        code = message[at] << 8 | message[at + 1]
+        size = message[at + 2] << 8 | message[at + 3]
+        at += 4 + size
+        if code == codes.COOKIE and size != 8 and not 16 <= size <= 40:
+            return False
+    return at == end
 
 
 def _walk(message: bytes, at: int, counts: bytes) -> Edns | None:

@@ -30,7 +30,6 @@ class Record:
     section: int  # 0 answer, 1 authority, 2 additional
     owner: Name  # folded
     rtype: int
-    rclass: int
     ttl: int  # seconds, as received
     start: int  # of the owner
     ttl_at: int
@@ -113,11 +112,12 @@ def _read(octets: bytes, qname: Name) -> Response:
                 found.rcode |= octets[at + 4] << 4
                 _options(octets, rdata_at, end)
             else:
-                rclass = octets[at + 2] << 8 | octets[at + 3]
+                if octets[at + 2 : at + 4] != b"\0\1":
+                    raise FormError(at + 2, "a record of another class")
                 check = LAYOUTS.get(rtype)
-                target = check(octets, rdata_at, end, names) if check and rclass == codes.IN else None
+                target = check(octets, rdata_at, end, names) if check else None
                 ttl = int.from_bytes(octets[at + 4 : at + 8], "big")
-                record = Record(section, owner, rtype, rclass, ttl, start, at + 4, rdata_at, end, target)
+                record = Record(section, owner, rtype, ttl, start, at + 4, rdata_at, end, target)
                 if rtype == codes.SOA and target is not None:
                     record.minimum = min(ttl, int.from_bytes(octets[end - 4 : end], "big"))
                 found.records.append(record)
@@ -288,7 +288,7 @@ def _rdata(octets: bytes, record: Record) -> bytes:
         for _ in range(3):
             at += 1 + octets[at]
         skip, count = at - record.rdata_at, 1
-    elif record.rtype in _NAMES_IN_RDATA and record.rclass == codes.IN:
+    elif record.rtype in _NAMES_IN_RDATA:
         skip, count = _NAMES_IN_RDATA[record.rtype]
     else:
         return octets[record.rdata_at : record.end]
