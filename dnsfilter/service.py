@@ -1,6 +1,7 @@
 """The composition root: where settings become objects; start, reload, stop."""
 
 import asyncio
+import ctypes
 import gc
 import ipaddress
 import logging
@@ -40,6 +41,7 @@ SWEEP_S = 1.0
 EXPLAIN_S = 10.0
 SNAPSHOT = "policy.snapshot"
 ENGINE = "python"
+_M_MMAP_THRESHOLD = -3  # of mallopt(3)
 
 
 class StartError(Exception):
@@ -478,6 +480,15 @@ class Service:
         return None
 
 
+def give_memory_back() -> None:
+    """Have glibc map large tables on their own, so that those of an old policy go back to the kernel.
+
+    Left alone, it raises its threshold with the first table that is freed, and keeps the next ones.
+    """
+    with suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 128 * 1024)
+
+
 def calm_collector() -> None:
     """Keep the garbage collector from walking the whole cache again and again.
 
@@ -491,6 +502,7 @@ def calm_collector() -> None:
 
 async def run(request: Request) -> None:
     """Serve until told to stop. Raises StartError."""
+    give_memory_back()
     service = Service(request)
     service.handle_signals()
     await service.start()
