@@ -48,9 +48,6 @@ def parser() -> argparse.ArgumentParser:
     explain.add_argument("--live", action="store_true", help="by the running server's policy; asks for the chain")
     _json(explain)
 
-    for name in PLANNED:
-        planned = commands.add_parser(name, help=argparse.SUPPRESS, add_help=False)
-        planned.add_argument("rest", nargs=argparse.REMAINDER)
     return top
 
 
@@ -82,11 +79,11 @@ def config_path(written: str | None) -> str | None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
-    top = parser()
-    options = top.parse_args(arguments)
-    if options.command in PLANNED:
-        print(f"dnsfilter {options.command} is not available in this version", file=sys.stderr)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words and words[0] in PLANNED:
+        print(f"dnsfilter {words[0]} is not available in this version", file=sys.stderr)
         return 2
+    options = parser().parse_args(words)
     options.config = config_path(options.config)
     command = importlib.import_module(f"dnsfilter.cli.{options.command}")
     try:
