@@ -11,6 +11,7 @@ from dnsfilter.engine.interface import Answered, Engine, Forward, Joined, Transp
 CONNECTIONS = 1_000  # in all; over it the longest idle one makes room
 PER_CLIENT = 250
 IN_FLIGHT = 250  # queries on one connection; a client that has more is not read from
+TURN = 64  # messages of one connection taken in a turn of the loop
 FIRST_QUERY_S = 5.0  # a connection that asks nothing
 IDLE_S = 10.0  # one that has asked, and one that sends half a message
 STUCK_S = 30.0  # one whose client does not take its answers
@@ -64,7 +65,7 @@ class StreamListeners:
         """End the connections whose time is up; to be called about once a second."""
         now = self.now()
         for connection in list(self._connections):
-            if now >= connection.expires:
+            if now >= connection.expires and not connection.is_waiting:
                 connection.abort()
 
     def close(self) -> None:
@@ -81,6 +82,7 @@ class StreamListener(asyncio.Protocol):
         self._framer = Framer()
         self._in_flight = 0
         self._is_writable = True
+        self._is_taking = False
         self._transport: asyncio.Transport
         self.client = ""
         self.expires = 0.0  # `now` at which the connection is ended
@@ -101,10 +103,9 @@ class StreamListener(asyncio.Protocol):
         self._all.closed(self)
 
     def data_received(self, data: bytes) -> None:
-        """Answer each message that is whole."""
-        for message in self._framer.feed(data):
-            self._take(message)
-        self._flow()
+        """Answer the messages that are whole."""
+        self._framer.push(data)
+        self._go_on()
 
     def eof_received(self) -> bool:
         """Keep the connection for answers that are still to come (RFC 7766 section 6.2.4)."""
@@ -114,13 +115,17 @@ class StreamListener(asyncio.Protocol):
         """Stop reading: who does not read is not read from."""
         self._is_writable = False
         self.expires = self._all.now() + STUCK_S
-        self._flow()
 
     def resume_writing(self) -> None:
-        """Go on reading."""
+        """Go on."""
         self._is_writable = True
         self.expires = self._all.now() + IDLE_S
-        self._flow()
+        self._go_on()
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether its client takes answers and one is still to come."""
+        return self._is_writable and self._in_flight > 0
 
     def abort(self) -> None:
         """End the connection at once."""
@@ -146,17 +151,33 @@ class StreamListener(asyncio.Protocol):
         if self._is_writable:
             self.expires = max(self.expires, self._all.now() + IDLE_S)
         self._send(octets)
-        self._flow()
+        self._go_on()
 
     def _send(self, octets: bytes) -> None:
         if not self._transport.is_closing():
             self._transport.write(frame(octets))
 
-    def _flow(self) -> None:
-        """Read on only while the client takes its answers and has not too many questions out."""
+    @property
+    def _is_ready(self) -> bool:
+        """Whether the client takes its answers and has not too many questions out."""
+        return self._is_writable and self._in_flight < IN_FLIGHT and not self._transport.is_closing()
+
+    def _go_on(self) -> None:
+        """Take messages while the client is ready for answers, some a turn; read on when all are taken."""
+        if self._is_taking:
+            return
+        self._is_taking = True
+        for _ in range(TURN):
+            if not self._is_ready or (message := self._framer.pop()) is None:
+                break
+            self._take(message)
+        self._is_taking = False
         if self._transport.is_closing():
             return
-        if self._is_writable and self._in_flight < IN_FLIGHT:
-            self._transport.resume_reading()
-        else:
+        if not self._is_ready:
             self._transport.pause_reading()
+        elif self._framer.has_message:
+            self._transport.pause_reading()
+            asyncio.get_running_loop().call_soon(self._go_on)
+        else:
+            self._transport.resume_reading()

@@ -37,7 +37,7 @@ few = st.lists(st.sampled_from([b"a", b"b", b"ab", b"\1a", b"a\1", b"x.y"]), max
         pytest.param(r"a\.b.example", b"\3a.b\7example\0", id="a dot within a label"),
         pytest.param(r"\065\.\000\255.example", b"\4a.\0\xff\7example\0", id="octets by number, RFC 1035 section 5.1"),
         pytest.param(r"\\.example", b"\1\\\7example\0", id="a backslash"),
-        pytest.param(r"a\ b\".example", b"\4a b\"\7example\0", id="characters behind a backslash"),
+        pytest.param(r"a\ b\".example", b'\4a b"\7example\0', id="characters behind a backslash"),
         pytest.param("a b.example", b"\3a b\7example\0", id="a space as it stands"),
         pytest.param("bücher.example", b"\x0dxn--bcher-kva\7example\0", id="IDNA"),
         pytest.param("BÜCHER.example", b"\x0dxn--bcher-kva\7example\0", id="IDNA, mapped to lower case"),
@@ -104,8 +104,7 @@ def test_any_labels_come_back_from_text(found: list[bytes]) -> None:
 def test_any_text_is_a_name_or_a_bad_name(text: str) -> None:
     try:
         found = from_text(text)
-    except BadName as error:
-        assert str(error)
+    except BadName:
         return
     assert found == found.lower()
     assert len(found) <= 255
@@ -124,7 +123,9 @@ def test_any_text_is_a_name_or_a_bad_name(text: str) -> None:
         pytest.param("ads.example", ".", True, id="the root is above all"),
         pytest.param(".", ".", True, id="the root itself"),
         pytest.param(".", "example", False, id="the root is below nothing"),
-        pytest.param(r"x\003ads.example", "ads.example", False, id="a length octet within a label, RFC 2181 section 11"),
+        pytest.param(
+            r"x\003ads.example", "ads.example", False, id="a length octet within a label, RFC 2181 section 11"
+        ),
         pytest.param(r"x\.ads.example", "ads.example", False, id="a dot within a label"),
         pytest.param(r"ads\007example\000.test", r"example\000.test", False, id="a zero octet within a label"),
     ],

@@ -73,7 +73,7 @@ def configuration(upstream: Upstream, intra: Upstream, deep: Upstream, wall: flo
             {"zone": "corp.test", "upstreams": [where(intra.address)]},
             {"zone": "10.in-addr.arpa", "upstreams": [where(intra.address)]},
         ],
-        "resolve": {"timeout": "1s", "deadline": "2s"},
+        "resolve": {"timeout": "0.5s", "deadline": "1s"},
         "blocking": {"ttl": TTL},
         "lists": {
             "ban": {"domains": ["banned.example", "listed.invalid", "banned.intra.example"]},
@@ -489,7 +489,7 @@ def test_an_exemption_starts_and_ends_by_itself(start: Start, upstreams: Callabl
     """Nothing is reloaded; no answer, blocked or real, may be kept by the device beyond either moment."""
     upstream = upstreams()
     wall = float(int(time.time()))
-    begin, end = wall + 5, wall + 7
+    begin, end = wall + 4, wall + 5
     config = policy(upstream)
     config["exemptions"]["entries"] = [
         exemption("BRIEF", ["127.0.1.0/24"], ["ban"], start=local_time(begin), end=local_time(end))

@@ -503,7 +503,7 @@ def test_blocked_answers_come_although_both_upstreams_are_silent_or_gone(
         each.otherwise(SILENCE)
         if gone:
             each.stop()
-    service = start(policy(*both, resolve={"timeout": "1s", "deadline": "2s"}))
+    service = start(policy(*both, resolve={"timeout": "0.5s", "deadline": "1s"}))
     with UdpClient(service.dns, MANAGED) as waiting:
         for ident in range(200):
             waiting.send(query(f"waiting-{ident}.example", "A", ident=ident))

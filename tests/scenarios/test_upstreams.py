@@ -57,7 +57,7 @@ from tests.scenarios.upstream import (
     truncated,
 )
 
-QUICK = {"timeout": "1s", "deadline": "2s"}
+QUICK = {"timeout": "0.5s", "deadline": "1s"}
 RIGHT = "192.0.2.80"
 FORGED = "192.0.2.66"
 NewUpstream = Callable[[], Upstream]
@@ -709,7 +709,7 @@ BROKEN_TCP: dict[str, Handler] = {
 def test_an_upstream_that_is_broken_over_tcp(start: Start, upstreams: NewUpstream) -> None:
     """An error or TC within 12 s, not silence; others are served meanwhile; nothing broken is kept."""
     upstream = upstreams()
-    service = start(policy(upstream, resolve={"timeout": "1s", "deadline": "3s"}))
+    service = start(policy(upstream, resolve={"timeout": "0.5s", "deadline": "2s"}))
     for number, handler in enumerate(BROKEN_TCP.values()):
         upstream.on(f"tcp{number}.example", over_tcp(handler))
     wrong = []

@@ -1,7 +1,5 @@
 """Messages on a stream: two octets of length before each (RFC 1035 section 4.2.2)."""
 
-from collections.abc import Iterator
-
 MAX_MESSAGE = 65_535
 
 
@@ -11,24 +9,31 @@ def frame(message: bytes) -> bytes:
 
 
 class Framer:
-    """Cuts a stream of octets into messages; keeps at most one that is not whole."""
+    """Cuts a stream of octets into messages, as fast as somebody takes them."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
+        self._start = 0  # of the next message; what is before it has been taken
 
-    def feed(self, octets: bytes) -> Iterator[bytes]:
-        """Yield each message that is whole with these octets; one of length 0 is yielded empty."""
+    def push(self, octets: bytes) -> None:
+        """Add what has come."""
+        del self._buffer[: self._start]
+        self._start = 0
         self._buffer += octets
-        start = 0
-        while len(self._buffer) - start >= 2:
-            end = start + 2 + int.from_bytes(self._buffer[start : start + 2], "big")
-            if end > len(self._buffer):
-                break
-            yield bytes(self._buffer[start + 2 : end])
-            start = end
-        del self._buffer[:start]
+
+    def pop(self) -> bytes | None:
+        """Return the next message that is whole, None where there is none; one of length 0 is empty."""
+        body = self._start + 2
+        if len(self._buffer) < body:
+            return None
+        end = body + int.from_bytes(self._buffer[self._start : body], "big")
+        if len(self._buffer) < end:
+            return None
+        self._start = end
+        return bytes(self._buffer[body:end])
 
     @property
-    def is_between(self) -> bool:
-        """Whether no message has begun that is not whole yet."""
-        return not self._buffer
+    def has_message(self) -> bool:
+        """Whether `pop` would return one."""
+        left = len(self._buffer) - self._start
+        return left >= 2 and left - 2 >= int.from_bytes(self._buffer[self._start : self._start + 2], "big")
