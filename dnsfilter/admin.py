@@ -37,11 +37,12 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     allow_reuse_address = True
 
-    def __init__(self, endpoint: Endpoint, pages: Pages, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, endpoint: Endpoint, loop: asyncio.AbstractEventLoop) -> None:
         """Listen on an address. Raises CannotListen."""
         self.address_family = socket.AF_INET6 if ":" in endpoint[0] else socket.AF_INET
-        self.pages = pages
+        self.pages: Pages = {}
         self.loop = loop
+        self._is_started = False
         self._slots = threading.BoundedSemaphore(MOST_REQUESTS)
         try:
             super().__init__(endpoint, _Handler)
@@ -50,14 +51,16 @@ class Server(ThreadingHTTPServer):
             raise CannotListen(f"{endpoint_text(endpoint)} (HTTP): {error.strerror}\n  {remedy}") from None
         self.endpoint: Endpoint = (endpoint[0], self.server_address[1])
 
-    def start(self) -> None:
-        """Serve in a thread of its own."""
+    def start(self, pages: Pages) -> None:
+        """Serve these pages in a thread of its own."""
+        self.pages = pages
+        self._is_started = True
         threading.Thread(target=self.serve_forever, name="admin", daemon=True).start()
 
     def stop(self) -> None:
-        """Serve no more."""
-        self.shutdown()
-        self.server_close()
+        """Serve no more; the socket is closed by `server_close`."""
+        if self._is_started:  # else it would be waited for without end
+            self.shutdown()
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Take a request where there is a thread for it."""

@@ -33,9 +33,8 @@ from dnsfilter.lists import formats, source
 from dnsfilter.lists.errors import BadList
 from dnsfilter.lists.source import file_stamp
 from dnsfilter.settings import Endpoint, ListState, Request, Settings
-from dnsfilter.snapshot import BadSnapshot, Head, Reader, policy_of, write
+from dnsfilter.snapshot import IN_FORCE, BadSnapshot, Head, Reader, policy_of, write
 
-SNAPSHOT = "policy.snapshot"  # in the state directory
 SAMPLES = 8  # names of each list that readiness checks may ask for
 SKIPPED_SHOWN = 20  # skipped lines of a list that `status` and `check` print
 
@@ -379,7 +378,7 @@ def _child() -> int:
 def _snapshot(request: Request) -> dict[str, Any]:
     inputs = read(request)
     state = inputs.loaded.config.state
-    current = state / SNAPSHOT
+    current = state / IN_FORCE
     if _inputs_of(current) == inputs.hash:
         return {"snapshot": str(current)}
     built = build(inputs)

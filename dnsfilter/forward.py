@@ -5,12 +5,12 @@ question would cost more than the question.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 from dnsfilter.core.wire import build, codes
-from dnsfilter.engine.interface import Completed, Engine, Forward, Rejected, Reply
+from dnsfilter.engine.interface import Clock, Completed, Engine, Forward, Rejected, Reply
 from dnsfilter.upstream import tcp
 from dnsfilter.upstream.group import Upstream, UpstreamGroup
 from dnsfilter.upstream.udp import Exchange
@@ -18,8 +18,6 @@ from dnsfilter.upstream.udp import Exchange
 SWEEP_S = 0.05  # how exactly time-outs are kept
 TCP_TRIES = 2  # a server may close an idle connection just as we ask
 _NAMES_OWN = frozenset({"servfail", "refused", "rcode"})  # failures that may be the name's, not the upstream's
-
-Clock = Callable[[], float]
 
 
 @dataclass(slots=True, eq=False)

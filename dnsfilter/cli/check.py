@@ -4,9 +4,8 @@ from argparse import Namespace
 from pathlib import Path
 
 from dnsfilter import changes, child, control
-from dnsfilter.build import SNAPSHOT
 from dnsfilter.cli.output import build_all, dump, say
-from dnsfilter.snapshot import Head
+from dnsfilter.snapshot import IN_FORCE, Head
 
 
 def main(options: Namespace) -> int:
@@ -47,7 +46,7 @@ def _against_running(state: Path, head: Head) -> list[str] | None:
         control.request(state, {"command": "status"}, timeout_s=10.0)
     except control.NoServer:
         return None
-    running = child.head_of(state / SNAPSHOT)
+    running = child.head_of(state / IN_FORCE)
     if running is None:
         return None
     restart = [f"{name} changed: needs a restart" for name in changes.needs_restart(running, head)]

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from dnsfilter.core.clients import ClientRow
-from dnsfilter.engine.interface import Answered, Dropped, Forward, Joined, Reply, Transport
+from dnsfilter.engine.interface import Answered, Clock, Dropped, Forward, Joined, Reply, Transport
 
 DATAGRAM = 1_500  # octets read; a query that is longer is none
 BATCH = 128  # datagrams a wake-up, so that timers and streams get their turn
@@ -24,7 +24,6 @@ _PKTINFO = struct.Struct("=I4s4s")
 REUSED = 20_000  # whole answers kept within a second
 REUSED_OCTETS = 8 * 2**20
 
-Clock = Callable[[], float]
 Peer = tuple[Any, ...]  # as the socket module gives it
 Taken = tuple[bytes, int]  # an answer without its id, the number of its outcome
 Memo = dict[bytes, Taken]  # from a query without its id; of all clients of one row

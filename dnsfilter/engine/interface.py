@@ -15,6 +15,7 @@ from dnsfilter.core.names import Name
 from dnsfilter.core.policy import Policy, Verdict
 from dnsfilter.core.wire.query import Query
 
+Clock = Callable[[], float]
 Reply = Callable[[bytes], None]  # sends one response to the client that asked
 
 
@@ -142,6 +143,9 @@ class Engine(Protocol):
 
     def probe(self, message: bytes, client: str, now: float, wall: float) -> bytes | None:
         """Return the answer to one message without counting it or asking an upstream; None: it would be asked."""
+
+    def resolve(self, message: bytes, now: float, reply: Reply) -> Answered | Forward | Joined:
+        """Ask past the policy, for an explanation; uncounted."""
 
     def complete(self, forward: Forward, response: bytes, now: float, wall: float) -> Completed | Forward | Rejected:
         """Take an upstream's response to a Forward. Forward again: to be asked anew as it now says."""

@@ -20,6 +20,7 @@ from dnsfilter.engine.datagrams import Datagrams
 from dnsfilter.engine.interface import (
     DURATIONS,
     Answered,
+    Clock,
     Completed,
     Counters,
     Dropped,
@@ -54,8 +55,6 @@ _META = {
 }
 _REJECTED = {codes.SERVFAIL: "servfail", codes.REFUSED: "refused"}
 _GOOD = (codes.NOERROR, codes.NXDOMAIN, codes.YXDOMAIN)
-
-Clock = Callable[[], float]
 
 
 @dataclass(frozen=True, slots=True)

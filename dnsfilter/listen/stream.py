@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import cast
 
 from dnsfilter.core.wire.framing import Framer, frame
-from dnsfilter.engine.interface import Answered, Engine, Forward, Joined, Transport
+from dnsfilter.engine.interface import Answered, Clock, Engine, Forward, Joined, Transport
 
 CONNECTIONS = 1_000  # in all; over it the longest idle one makes room
 PER_CLIENT = 250
@@ -16,8 +16,6 @@ FIRST_QUERY_S = 5.0  # a connection that asks nothing
 IDLE_S = 10.0  # one that has asked, and one that sends half a message
 STUCK_S = 30.0  # one whose client does not take its answers
 HIGH_WATER = 64 * 1024  # octets of unsent answers before reading stops
-
-Clock = Callable[[], float]
 
 
 class StreamListeners:

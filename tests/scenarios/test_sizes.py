@@ -2,9 +2,9 @@
 
 import pytest
 
-from tests.scenarios.client import TC, Address, Edns, Response, ask
+from tests.scenarios.client import TC, Address, Edns, Response, TcpClient, UdpClient, ask, check_echo, query, read
 from tests.scenarios.expect import LISTED, MANAGED, check_sinkholed
-from tests.scenarios.upstream import Asked, Upstream, reply, truncated
+from tests.scenarios.upstream import Asked, Send, Upstream, reply, truncated
 
 
 def big(name: str, size: int) -> list[str]:
@@ -134,3 +134,26 @@ def test_policy_answers_for_the_longest_name_fit(server: Address, tcp: bool, edn
     check_sinkholed(response)
     assert not response.flags & TC
     assert len(response.octets) <= 512
+
+
+def test_clients_that_wait_for_the_same_answer_each_get_it_in_their_size(server: Address, upstream: Upstream) -> None:
+    """RFC 6891 6.2.5: one upstream query, and for each client the OPT, the size and the transport of its own."""
+    name = "waited-for.example"
+    upstream.on(name, lambda asked: [Send(reply(asked, *big(name, 900)), after_s=0.3)])
+    sent = [query(name, "TXT", ident=1), query(name.upper(), "TXT", ident=2, edns=Edns(size=1232))]
+    sent.append(query(name, "TXT", ident=3, edns=Edns(size=700), rd=False))
+    with UdpClient(server) as client, TcpClient(server) as tcp:
+        tcp.send(query(name, "TXT", ident=4))
+        for octets in sent:
+            client.send(octets)
+        got = {ident: read(octets) for ident, octets in client.gather(3).items()}
+        over_tcp = tcp.receive()
+    for octets in sent:
+        check_echo(octets, got[int.from_bytes(octets[:2], "big")])
+    check_truncated(got[1], 512)
+    check_truncated(got[3], 700)
+    assert [got[ident].opt is None for ident in (1, 2, 3)] == [True, False, False]
+    assert len(got[2].answer) == 9
+    assert over_tcp is not None
+    assert len(read(over_tcp).answer) == 9
+    assert len(upstream.queries(name)) == 1

@@ -1,0 +1,214 @@
+"""What operators may ask of a running service: pages for monitoring, commands on the control socket."""
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from http import HTTPStatus
+
+from dnsfilter import __version__, explain, readiness, workers
+from dnsfilter.admin import Page, Pages, Server, json_page
+from dnsfilter.control import Command, Json
+from dnsfilter.core.cache import ChainError, Limits, from_response
+from dnsfilter.core.names import BadName, from_text
+from dnsfilter.core.policy import CANARY, ONLY
+from dnsfilter.core.wire.response import FormError, read
+from dnsfilter.engine.interface import Answered, Clock, Engine, Forward
+from dnsfilter.forward import Forwarder
+from dnsfilter.listen.stream import StreamListeners
+from dnsfilter.observe import metrics
+from dnsfilter.reloading import Reloader
+from dnsfilter.settings import Endpoint
+from dnsfilter.upstream.group import BUCKETS, REASONS, Upstream
+from dnsfilter.workers import Listener, endpoint_text
+
+ENGINE = "python"
+EXPLAIN_S = 10.0
+_EVERYTHING = Limits(entries=1, octets=1, max_ttl=2**31, max_negative_ttl=2**31)  # for an answer that is only shown
+
+
+@dataclass(slots=True)
+class Operations:
+    """The parts of a running service, and the questions about them."""
+
+    config: str | None
+    now: Clock
+    engine: Engine
+    forwarder: Forwarder
+    streams: StreamListeners
+    reloader: Reloader
+    listeners: Sequence[Listener]
+    admin: Mapping[str, Server]
+    upstreams: Mapping[Endpoint, Upstream] = field(default_factory=dict)
+    samples: Sequence[readiness.Sample] = ()
+    started_at: float = field(default_factory=time.time)
+
+    def pages(self) -> Pages:
+        """Return the pages by path."""
+        return {"/metrics": self._metrics, "/health": self._health, "/ready": self._ready}
+
+    def commands(self) -> dict[str, Command]:
+        """Return the commands of the control socket."""
+        return {"status": self._status, "reload": self._reload, "explain": self._explain}
+
+    async def _reasons(self) -> list[str]:
+        """Return why the service is not ready; empty when it is."""
+        wall, now = time.time(), self.now()
+        blocked = [each for each in self.samples if readiness.is_blocked(self.engine, each, now, wall)]
+        groups = {row.group for row in self.engine.policy.clients.all_rows() if row.enforced}
+        reasons = [
+            f"group '{group}': no name of its lists is seen to be blocked"
+            for group in sorted(groups - {each.group for each in blocked})
+        ]
+        return reasons + await readiness.silent([listener.address for listener in self.listeners])
+
+    def _degraded(self) -> dict[str, str]:
+        found = dict(self.reloader.degraded)
+        if not any(upstream.health.is_up for upstream in self.upstreams.values()):
+            found["upstreams"] = "no upstream answers"
+        return found
+
+    # ---- pages ----
+
+    async def _health(self) -> Page:
+        return json_page(HTTPStatus.OK, {"alive": True})
+
+    async def _ready(self) -> Page:
+        reasons = await self._reasons()
+        status = HTTPStatus.SERVICE_UNAVAILABLE if reasons else HTTPStatus.OK
+        return json_page(status, {"ready": not reasons, "reasons": reasons, "degraded": self._degraded()})
+
+    async def _metrics(self) -> Page:
+        state = self._state(is_ready=not await self._reasons())
+        text = await asyncio.to_thread(metrics.render, state)
+        return HTTPStatus.OK, "text/plain; version=0.0.4; charset=utf-8", text
+
+    def _state(self, *, is_ready: bool) -> metrics.State:
+        policy, reloader = self.engine.policy, self.reloader
+        group_lists: dict[str, list[str]] = {}
+        for row in policy.clients.all_rows():
+            extra = [CANARY] if row.canary else []
+            extra += [ONLY] if row.only else []
+            group_lists[row.group] = [*(name for _, name in row.order), *extra]
+        return metrics.State(
+            version=__version__,
+            engine=ENGINE,
+            counters=self.engine.counters(),
+            group_lists=group_lists,
+            upstreams=[
+                metrics.UpstreamCounts(
+                    name=each.name,
+                    is_healthy=each.health.is_up,
+                    queries=each.queries,
+                    failures={reason: each.failures[reason] for reason in REASONS},
+                    bounds=BUCKETS,
+                    durations=list(each.durations),
+                    duration_sum_s=each.duration_sum_s,
+                )
+                for each in self.upstreams.values()
+            ],
+            lists=[
+                metrics.ListCounts(
+                    name=each.name,
+                    entries=each.entries,
+                    skipped_lines=each.skipped_lines,
+                    checked_at=reloader.checked_at[each.name],
+                    changed_at=reloader.changed_at[each.name],
+                    failures=reloader.failures[each.name],
+                )
+                for each in reloader.head.lists
+            ],
+            policy_hash=policy.hash,
+            generation=policy.generation,
+            is_reload_successful=reloader.is_successful,
+            reloaded_at=reloader.reloaded_at,
+            is_ready=is_ready,
+            degraded=frozenset(self._degraded()),
+            exemption_ends=reloader.head.ends,
+            socket_drops=workers.drops([listener.udp for listener in self.listeners]),
+        )
+
+    # ---- commands ----
+
+    async def _status(self, _request: Json) -> Json:
+        reasons = await self._reasons()
+        policy, reloader = self.engine.policy, self.reloader
+        return {
+            "ready": not reasons,
+            "reasons": reasons,
+            "degraded": self._degraded(),
+            "version": __version__,
+            "engine": ENGINE,
+            "config": self.config,
+            "started_at": self.started_at,
+            "reloaded_at": reloader.reloaded_at,
+            "listen": {
+                "dns": [endpoint_text(listener.address) for listener in self.listeners],
+                **{name: endpoint_text(server.endpoint) for name, server in self.admin.items()},
+            },
+            "policy": {"hash": policy.hash, "generation": policy.generation, "names": policy.index.count},
+            "lists": [
+                {
+                    "name": each.name,
+                    "source": each.source,
+                    "mode": each.mode,
+                    "entries": each.entries,
+                    "skipped_lines": each.skipped_lines,
+                    "checked_at": reloader.checked_at[each.name],
+                    "changed_at": reloader.changed_at[each.name],
+                    "failures": reloader.failures[each.name],
+                }
+                for each in reloader.head.lists
+            ],
+            "upstreams": [
+                {"name": each.name, "healthy": each.health.is_up, "queries": each.queries, "failures": each.failures}
+                for each in self.upstreams.values()
+            ],
+            "exemption_ends": dict(reloader.head.ends),
+            "in_flight": self.forwarder.in_flight,
+            "connections": len(self.streams),
+        }
+
+    async def _reload(self, _request: Json) -> Json:
+        return await self.reloader.reload()
+
+    async def _explain(self, request: Json) -> Json:
+        """Explain by the policy in force, and ask for the chain."""
+        policy = self.engine.policy
+        wall = time.time() if request["at"] is None else request["at"]
+        try:
+            name, qtype = from_text(request["name"]), request["type"]
+            asked = list(explain.ask(policy, name, qtype, request["client"], wall))
+        except (BadName, ValueError) as error:
+            return {"error": str(error)}
+        octets = await self._upstream_answer(explain.question(name, qtype))
+        entry = None
+        if octets is not None:
+            with suppress(FormError, ChainError):
+                entry = from_response(read(octets, name), name, qtype, self.now(), _EVERYTHING)
+        explained = []
+        for each in asked:
+            verdict = explain.verdict_of(policy, each)
+            if entry is not None:
+                verdict = explain.chain_verdict(policy, each, verdict, entry)
+            explained.append(explain.describe(policy, each, verdict))
+        return {
+            "explained": explained,
+            "upstream_answer": None if octets is None else octets.hex(),
+            "config_text": self.reloader.head.config_text,
+            "sha256": {each.name: each.sha256 for each in self.reloader.head.lists},
+        }
+
+    async def _upstream_answer(self, message: bytes) -> bytes | None:
+        """Ask past the policy, for an explanation only; None where nothing came."""
+        answer: asyncio.Queue[bytes] = asyncio.Queue()
+        result = self.engine.resolve(message, self.now(), answer.put_nowait)
+        if isinstance(result, Answered):
+            return result.octets
+        if isinstance(result, Forward):
+            self.forwarder.ask(result)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(EXPLAIN_S):
+                return await answer.get()
+        return None
