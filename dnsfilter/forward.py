@@ -7,7 +7,7 @@ question would cost more than the question.
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from typing import Any
 
 from dnsfilter.core.wire import build, codes
 from dnsfilter.engine.interface import Clock, Completed, Engine, Forward, Rejected, Reply
@@ -29,9 +29,9 @@ class _Attempt:
     deadline: float
     retry_at: float
     tries: int = 0
-    given_up: set[Upstream] = field(default_factory=set)  # those that answered, but not with an answer
+    given_up: tuple[Upstream, ...] = ()  # those that answered, but not with an answer
     silent: Upstream | None = None  # asked last, not heard of yet
-    exchanges: list[tuple[Upstream, Exchange]] = field(default_factory=list)
+    exchanges: list[tuple[Upstream, Exchange[Any]]] = field(default_factory=list)
     task: asyncio.Task[None] | None = None  # the one TCP exchange
 
 
@@ -65,7 +65,7 @@ class Forwarder:
             self._send(attempt, upstream, now)
         self._try_next(attempt, now)
         if self._outbox:  # no upstream could be asked at all
-            self.flush()
+            self.on_batch_end()
 
     @property
     def in_flight(self) -> int:
@@ -79,15 +79,35 @@ class Forwarder:
         for attempt in list(self._attempts):
             self._finish(attempt)
 
+    # ---- what the pools tell ----
+
+    def on_response(self, exchange: Exchange[tuple[_Attempt, Upstream]], octets: bytes) -> None:
+        """Take a response over UDP."""
+        attempt, upstream = exchange.purpose
+        self._take_response(attempt, upstream, exchange.since, octets)
+
+    def on_refused(self, exchange: Exchange[tuple[_Attempt, Upstream]]) -> None:
+        """Nobody listens there."""
+        attempt, upstream = exchange.purpose
+        self._take_failure(attempt, upstream, "unreachable")
+
+    def on_batch_end(self) -> None:
+        """Send what has been answered, back to back: a client that is woken once gets all that is ready."""
+        outbox, self._outbox = self._outbox, []
+        for reply, octets in outbox:
+            reply(octets)
+
     # ---- one attempt ----
 
     def _try_next(self, attempt: _Attempt, now: float) -> None:
         """Ask the next upstream; when all have answered without an answer, give up at once."""
         while True:
-            order = [upstream for upstream in attempt.group.order() if upstream not in attempt.given_up]
-            if not order:
-                self._give_up(attempt, now)
-                return
+            order = attempt.group.order()
+            if attempt.given_up:
+                order = [upstream for upstream in order if upstream not in attempt.given_up]
+                if not order:
+                    self._give_up(attempt, now)
+                    return
             upstream = order[attempt.tries % len(order)]
             attempt.tries += 1
             attempt.retry_at = now + self._timeout_s
@@ -97,25 +117,20 @@ class Forwarder:
                 return
             if self._send(attempt, upstream, now):
                 return
-            attempt.given_up.add(upstream)
+            attempt.given_up = (*attempt.given_up, upstream)
 
     def _send(self, attempt: _Attempt, upstream: Upstream, now: float) -> bool:
         rest, question = _query(attempt.forward)
         upstream.queries += 1
         try:
-            exchange = upstream.pool.send(
-                rest,
-                question,
-                partial(self._on_response, attempt, upstream, now),
-                partial(self._on_failure, attempt, upstream, "unreachable"),
-            )
+            exchange = upstream.pool.send(rest, question, (attempt, upstream), now)
         except OSError:
             upstream.failed("unreachable", now, counts_against=True)
             return False
         attempt.exchanges.append((upstream, exchange))
         return True
 
-    def _on_response(self, attempt: _Attempt, upstream: Upstream, since: float, octets: bytes) -> None:
+    def _take_response(self, attempt: _Attempt, upstream: Upstream, since: float, octets: bytes) -> None:
         if attempt not in self._attempts:
             return
         now = self._now()
@@ -125,18 +140,18 @@ class Forwarder:
         if isinstance(result, Completed):
             self._finish(attempt, result)
         elif isinstance(result, Rejected):
-            self._on_failure(attempt, upstream, result.reason)
+            self._take_failure(attempt, upstream, result.reason)
         elif forward.by_tcp:
             self._start_tcp(attempt, upstream)
         elif not self._send(attempt, upstream, now):  # the same upstream again, without EDNS
-            self._on_failure(attempt, upstream, "unreachable")
+            self._take_failure(attempt, upstream, "unreachable")
 
-    def _on_failure(self, attempt: _Attempt, upstream: Upstream, reason: str) -> None:
+    def _take_failure(self, attempt: _Attempt, upstream: Upstream, reason: str) -> None:
         if attempt not in self._attempts:
             return
         now = self._now()
         upstream.failed(reason, now, counts_against=reason not in _NAMES_OWN)
-        attempt.given_up.add(upstream)
+        attempt.given_up = (*attempt.given_up, upstream)
         if attempt.silent is upstream or attempt.silent is None:
             self._try_next(attempt, now)
 
@@ -159,12 +174,6 @@ class Forwarder:
         if result is not None:
             self._outbox.extend(result.responses)
 
-    def flush(self) -> None:
-        """Send what has been answered, back to back: a client that is woken once gets all that is ready."""
-        outbox, self._outbox = self._outbox, []
-        for reply, octets in outbox:
-            reply(octets)
-
     # ---- time ----
 
     def _on_sweep(self) -> None:
@@ -176,7 +185,7 @@ class Forwarder:
             elif now >= attempt.retry_at and attempt.task is None:
                 self._note_silence(attempt, now)
                 self._try_next(attempt, now)
-        self.flush()
+        self.on_batch_end()
         loop = asyncio.get_running_loop()
         self._sweep = loop.call_later(SWEEP_S, self._on_sweep) if self._attempts else None
 
@@ -207,10 +216,10 @@ class Forwarder:
                 continue
         attempt.task = None
         if octets is None:
-            self._on_failure(attempt, upstream, "tcp")
+            self._take_failure(attempt, upstream, "tcp")
         else:
-            self._on_response(attempt, upstream, since, octets)
-        self.flush()
+            self._take_response(attempt, upstream, since, octets)
+        self.on_batch_end()
 
 
 def _query(forward: Forward) -> tuple[bytes, bytes]:

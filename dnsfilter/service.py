@@ -24,7 +24,7 @@ from dnsfilter.forward import Forwarder
 from dnsfilter.listen.stream import StreamListeners
 from dnsfilter.operations import ENGINE, Operations
 from dnsfilter.reloading import Reloader, keep
-from dnsfilter.settings import Endpoint, Request, Settings
+from dnsfilter.settings import Request, Settings
 from dnsfilter.snapshot import IN_FORCE, Head, policy_of
 from dnsfilter.upstream.group import Upstream, UpstreamGroup
 from dnsfilter.workers import CannotListen, Listener, endpoint_text
@@ -240,11 +240,11 @@ class Service:
     def _connect(self, settings: Settings) -> None:
         """Make the upstream groups, keeping what is known of the upstreams that stay."""
         loop = asyncio.get_running_loop()
-        known, flush = self._operations.upstreams, self._forwarder.flush
+        known, forwarder = self._operations.upstreams, self._forwarder
         wanted = dict.fromkeys(endpoint for group in settings.upstream_groups for endpoint in group)
-        upstreams: dict[Endpoint, Upstream] = {each: known.get(each) or Upstream(*each, loop, flush) for each in wanted}
+        upstreams = {each: known.get(each) or Upstream(*each, loop, forwarder) for each in wanted}
         self._operations.upstreams = upstreams
-        self._forwarder.groups = [UpstreamGroup([upstreams[each] for each in g]) for g in settings.upstream_groups]
+        forwarder.groups = [UpstreamGroup([upstreams[each] for each in g]) for g in settings.upstream_groups]
         for endpoint, upstream in known.items():
             if endpoint not in wanted:  # questions that are out may still be answered
                 loop.call_later(settings.deadline_s, upstream.pool.close)

@@ -71,8 +71,8 @@ class Entry:
         question = qname + bytes(4)
         response = read(b"".join((bytes(4), b"\0\1", self.counts, question, self.body)), qname)
         kept = [record for record in response.records if record.section != 2 or record.owner not in owners]
-        counts, body, ttls = _written_anew(response.octets, kept, 12 + len(question))
-        return replace(self, counts=counts, body=body, ttls=ttls)
+        counts, body, places = _written_anew(response.octets, kept, 12 + len(question))
+        return replace(self, counts=counts, body=body, ttls=tuple(zip(places, (r.ttl for r in kept), strict=True)))
 
 
 def from_response(response: Response, qname: Name, qtype: int, now: float, limits: "Limits") -> Entry:
@@ -81,52 +81,55 @@ def from_response(response: Response, qname: Name, qtype: int, now: float, limit
     Records of the answer section that neither the qname nor its chain leads to are left
     out (RFC 5452 section 6). Raises ChainError, and FormError if what is left is too long.
     """
-    answers = [record for record in response.records if record.section == 0]
-    chain, last = _chain(answers, qname)
-    on_chain = {qname, *chain}
-    kept = [record for record in response.records if record.section or _belongs(record, on_chain)]
-    is_plain = len(kept) == len(response.records) and response.opt_end in (0, len(response.octets))
-    ttl_of, lifetime = _times(kept, response.rcode, last, qtype, limits)
-    if is_plain:
-        end = response.opt_at if response.opt_at is not None else len(response.octets)
-        counts = response.octets[6:12]
-        if response.opt_at is not None:
-            counts = counts[:4] + (int.from_bytes(counts[4:], "big") - 1).to_bytes(2, "big")
-        body = response.octets[response.body_at : end]
-        ttls = tuple((record.ttl_at - response.body_at, ttl) for record, ttl in zip(kept, ttl_of, strict=True))
-        if any(record.ttl != ttl for record, ttl in zip(kept, ttl_of, strict=True)):
-            body = _with_ttls(body, ttls)
+    records = response.records
+    chain: list[Name] = []
+    targets: list[Name] = []
+    extras: set[Name] = set()
+    last = qname
+    if any(record.owner != qname or record.section == 2 or record.rtype in _LEADING for record in records):
+        chain, last = _chain(records, qname)
+        on_chain = {qname, *chain}
+        records = [record for record in records if record.section or _belongs(record, on_chain)]
+        extras = {record.owner for record in records if record.section == 2} - on_chain
+        targets = [
+            record.target
+            for record in records
+            if record.section == 0
+            and record.rtype in _LEADING
+            and record.target is not None
+            and record.target not in on_chain
+            and record.target != ROOT
+        ]
+    ttls, lifetime = _times(records, response.rcode, last, qtype, limits)
+    if len(records) == len(response.records) and response.opt_end in (0, len(response.octets)):
+        counts, body, places = _as_received(response)
     else:
-        counts, body, ttls = _written_anew(response.octets, kept, response.body_at)
-        ttls = tuple((at, ttl) for (at, _), ttl in zip(ttls, ttl_of, strict=True))
-        body = _with_ttls(body, ttls)
-    targets = [
-        record.target
-        for record in kept
-        if record.section == 0 and record.rtype in _LEADING and record.target not in (None, ROOT, *on_chain)
-    ]
-    extras = {record.owner for record in kept if record.section == 2} - on_chain
+        counts, body, places = _written_anew(response.octets, records, response.body_at)
+    placed = tuple(zip(places, ttls, strict=True))
+    if ttls != [record.ttl for record in records]:
+        body = _with_ttls(body, placed)
     return Entry(
         rcode=response.rcode,
         is_authentic=bool(response.flags2 & codes.AD),
         counts=counts,
         body=body,
-        ttls=ttls,
+        ttls=placed,
         lifetime=lifetime if qtype != codes.ANY else 0,
         born=int(now),
-        chain=(*chain, *(target for target in targets if target is not None)),
+        chain=(*chain, *targets),
         extras=tuple(sorted(extras)),
     )
 
 
 _MOVING = (codes.DNAME, codes.RRSIG)  # owned by a name above those that they are about
-_LEADING = (codes.SVCB, codes.HTTPS, codes.DNAME)  # types whose target a client goes on to, besides CNAME
+_LEADING = frozenset({codes.CNAME, codes.DNAME, codes.SVCB, codes.HTTPS})  # types whose target a client goes on to
 
 
-def _chain(answers: list[Record], qname: Name) -> tuple[list[Name], Name]:
+def _chain(records: list[Record], qname: Name) -> tuple[list[Name], Name]:
     """Follow CNAME and DNAME records from the qname, whatever their order (RFC 1034 section 3.6.2, RFC 6672)."""
-    aliases = {r.owner: r.target for r in answers if r.rtype == codes.CNAME and r.target is not None}
-    moved = [(r.owner, r.target) for r in answers if r.rtype == codes.DNAME and r.target is not None]
+    answers = [record for record in records if record.section == 0 and record.target is not None]
+    aliases = {record.owner: record.target for record in answers if record.rtype == codes.CNAME}
+    moved = [(record.owner, record.target or ROOT) for record in answers if record.rtype == codes.DNAME]
     chain: list[Name] = []
     if not aliases and not moved:
         return chain, qname
@@ -156,13 +159,15 @@ def _times(records: list[Record], rcode: int, last: Name, qtype: int, limits: "L
     A TTL with its top bit set counts as 0 (RFC 2181 section 8). An answer without data is kept
     for the smaller of the SOA record's TTL and its MINIMUM, without a SOA not at all (RFC 2308 section 5).
     """
-    ttls = [0 if record.ttl & _TOP_BIT else min(record.ttl, limits.max_ttl) for record in records]
+    ttls, minimum, has_data = [], 0, False
+    for record in records:
+        ttls.append(0 if record.ttl & _TOP_BIT else min(record.ttl, limits.max_ttl))
+        if record.section == 0 and record.owner == last and qtype in (record.rtype, codes.ANY):
+            has_data = True
+        elif record.section == 1 and record.rtype == codes.SOA:
+            minimum = record.minimum if not minimum else min(minimum, record.minimum)
     lifetime = min(ttls, default=0)
-    has_data = rcode == codes.NOERROR and any(
-        r.section == 0 and r.owner == last and qtype in (r.rtype, codes.ANY) for r in records
-    )
-    if not has_data:
-        minimum = min((r.minimum for r in records if r.section == 1 and r.rtype == codes.SOA), default=0)
+    if not has_data or rcode != codes.NOERROR:
         lifetime = min(lifetime, minimum, limits.max_negative_ttl)
         ttls = [min(ttl, lifetime) if lifetime else ttl for ttl in ttls]
     if rcode not in (codes.NOERROR, codes.NXDOMAIN):
@@ -177,20 +182,31 @@ def _with_ttls(body: bytes, ttls: tuple[tuple[int, int], ...]) -> bytes:
     return bytes(changed)
 
 
-def _written_anew(
-    octets: bytes, records: list[Record], body_at: int
-) -> tuple[bytes, bytes, tuple[tuple[int, int], ...]]:
-    """Return counts, body and TTLs of these records alone, uncompressed."""
-    counts, parts, ttls, at = [0, 0, 0], [], [], 0
+Written = tuple[bytes, bytes, list[int]]  # counts, body, where the TTLs are in it
+
+
+def _as_received(response: Response) -> Written:
+    """Cut header, question and OPT off; what is left is right as it is."""
+    counts, end = response.octets[6:12], len(response.octets)
+    if response.opt_at is not None:
+        end = response.opt_at
+        counts = counts[:4] + (int.from_bytes(counts[4:], "big") - 1).to_bytes(2, "big")
+    start = response.body_at
+    return counts, response.octets[start:end], [record.ttl_at - start for record in response.records]
+
+
+def _written_anew(octets: bytes, records: list[Record], body_at: int) -> Written:
+    """Write these records alone, uncompressed."""
+    counts, parts, places, at = [0, 0, 0], [], [], 0
     for record in records:
         part = uncompressed(octets, record)
-        ttls.append((at + len(record.owner) + 4, record.ttl))
+        places.append(at + len(record.owner) + 4)
         parts.append(part)
         counts[record.section] += 1
         at += len(part)
     if body_at + at + 11 > MAX_MESSAGE:
         raise FormError(body_at, "an answer that no message can hold")
-    return b"".join(count.to_bytes(2, "big") for count in counts), b"".join(parts), tuple(ttls)
+    return b"".join(count.to_bytes(2, "big") for count in counts), b"".join(parts), places
 
 
 def key(name: Name, qtype: int, *, do: bool, cd: bool) -> bytes:

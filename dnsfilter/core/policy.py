@@ -3,10 +3,11 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import lru_cache
 
 from dnsfilter.core.clients import ClientRow, Clients, Style
 from dnsfilter.core.exemptions import Exemption
-from dnsfilter.core.index import Hit, Index
+from dnsfilter.core.index import NOTHING, Hit, Index
 from dnsfilter.core.names import Name
 
 CANARY = "canary"  # stands for the list in verdicts on canary names
@@ -112,6 +113,8 @@ def decide_chain(
 
 def judge(row: ClientRow, hit: Hit, wall: float, *, is_qname: bool) -> Verdict:
     """Judge one name by the lists that name it. `only` asks of the qname alone, not of the chain."""
+    if hit is NOTHING and not row.only:
+        return _forwarded(row.group)
     if hit.allows & row.allow or hit.names & row.allow_lists:
         return Verdict(Action.ALLOWED, row.group)
     if hit.names & row.canary:
@@ -119,7 +122,7 @@ def judge(row: ClientRow, hit: Hit, wall: float, *, is_qname: bool) -> Verdict:
     matching = hit.blocks & (row.enforced | row.observed)
     outside = is_qname and row.only and not hit.names & row.only
     if not matching and not outside:
-        return Verdict(Action.FORWARDED, row.group)
+        return _forwarded(row.group)
     lifted, exemption, valid_s = 0, "", None
     if row.exemptions and matching:
         lifted, exemption, valid_s = _lift(row.exemptions, matching, wall)
@@ -135,6 +138,12 @@ def judge(row: ClientRow, hit: Hit, wall: float, *, is_qname: bool) -> Verdict:
     if outside:
         return Verdict(Action.OBSERVED, row.group, ONLY, "", None, valid_s)
     return Verdict(Action.FORWARDED, row.group, valid_s=valid_s)
+
+
+@lru_cache(maxsize=256)
+def _forwarded(group: str) -> Verdict:
+    """The verdict on nearly every name: one object a group."""
+    return Verdict(Action.FORWARDED, group)
 
 
 def _lift(exemptions: Iterable[Exemption], matching: int, wall: float) -> tuple[int, str, int | None]:

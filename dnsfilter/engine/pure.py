@@ -6,6 +6,7 @@ counters are integers.
 
 import logging
 import socket
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -165,7 +166,8 @@ class PureEngine:
         if isinstance(result, Answered):
             return result
         assert row is not None  # noqa: S101 - a stranger was answered above
-        return self._ask(Waiter(query, row, result, self._policy.generation, client, transport, now, reply), now)
+        verdict, wanted = result
+        return self._ask(Waiter(query, row, verdict, self._policy.generation, client, transport, now, reply), wanted)
 
     def row(self, client: str) -> ClientRow | None:
         """Return the client's row under the policy in force; None for a stranger."""
@@ -179,39 +181,39 @@ class PureEngine:
 
     def _local_answer(
         self, query: Query, row: ClientRow | None, client: str, transport: Transport, now: float, wall: float
-    ) -> Answered | Verdict:
-        """Answer what needs no upstream, else return the verdict with which to ask one."""
-        policy = self._policy
-        reusable = query.edns is None or not query.edns.has_options
-
-        def done(octets: bytes, verdict: Verdict | None = None, cache: str = "") -> Answered:
-            return Answered(octets, self._outcome(transport, client, octets[3] & 15, verdict, cache), reusable)
-
+    ) -> Answered | tuple[Verdict, bytes]:
+        """Answer what needs no upstream, else return the verdict and the key with which to ask one."""
+        policy, edns, cache = self._policy, query.edns, ""
+        verdict: Verdict | None = None
         if query.qclass != codes.IN and query.name == PROBE:
-            return Answered(build.response(query, codes.REFUSED), self._outcome(PROBED, client, codes.REFUSED))
-        if row is None:
-            return done(build.response(query, codes.REFUSED), REFUSED)
-        if query.edns is not None and (query.edns.is_malformed or query.edns.version):
-            error = codes.BADVERS if query.edns.version else codes.FORMERR
-            return Answered(build.response(query, error), self._outcome(transport, client, error), reusable)
-        if query.qclass != codes.IN:
-            return done(build.response(query, codes.REFUSED))
-        zone = policy.zone(query.name)
-        if not zone and (kind := special.find(query.name)):
+            transport, octets = PROBED, build.response(query, codes.REFUSED)
+        elif row is None:
+            verdict, octets = REFUSED, build.response(query, codes.REFUSED)
+        elif edns is not None and (edns.is_malformed or edns.version):
+            error = codes.BADVERS if edns.version else codes.FORMERR
+            return Answered(build.response(query, error), self._outcome(transport, client, error))
+        elif query.qclass != codes.IN:
+            octets = build.response(query, codes.REFUSED)
+        elif (kind := special.find(query.name)) and not policy.zone(query.name):
             verdict = Verdict(Action.LOCAL, row.group)
-            return done(answer.local(query, kind, policy.blocking.ttl), verdict)
-        verdict = decide(policy, row, query.name, wall)
-        if verdict.action is Action.BLOCKED:
-            return done(answer.blocked(query, verdict, policy.blocking), verdict)
-        if (rcode := _META.get(query.qtype)) is not None:
-            return done(build.response(query, rcode), verdict)
-        if query.qtype == codes.ANY and transport is Transport.UDP:
-            return done(answer.minimal_any(query, policy.blocking.ttl), verdict)
-        entry = self._cache.get(key(query.name, query.qtype, do=query.do, cd=query.cd), now)
-        if entry is None:
-            return verdict
-        octets, verdict = self._deliver(query, row, verdict, entry, transport, now, wall)
-        return done(octets, verdict, "hit")
+            octets = answer.local(query, kind, policy.blocking.ttl)
+        else:
+            verdict = decide(policy, row, query.name, wall)
+            if verdict.action is Action.BLOCKED:
+                octets = answer.blocked(query, verdict, policy.blocking)
+            elif (rcode := _META.get(query.qtype)) is not None:
+                octets = build.response(query, rcode)
+            elif query.qtype == codes.ANY and transport is Transport.UDP:
+                octets = answer.minimal_any(query, policy.blocking.ttl)
+            else:
+                wanted = key(query.name, query.qtype, do=edns is not None and edns.do, cd=query.cd)
+                entry = self._cache.get(wanted, now)
+                if entry is None:
+                    return verdict, wanted
+                octets, verdict = self._deliver(query, row, verdict, entry, transport, now, wall)
+                cache = "hit"
+        outcome = self._outcome(transport, client, octets[3] & 15, verdict, cache)
+        return Answered(octets, outcome, is_reusable=edns is None or not edns.has_options)
 
     def _deliver(
         self,
@@ -262,27 +264,25 @@ class PureEngine:
         """Ask past the policy, for an explanation; uncounted."""
         query = parse(message)
         row, verdict = ClientRow(""), Verdict(Action.ALLOWED, "")
-        entry = self._cache.get(key(query.name, query.qtype, do=query.do, cd=query.cd), now)
+        wanted = key(query.name, query.qtype, do=query.do, cd=query.cd)
+        entry = self._cache.get(wanted, now)
         if entry is not None:
             octets, _ = self._deliver(query, row, verdict, entry, Transport.TCP, now, 0.0)
             return Answered(octets, self._outcome(PROBED, "", codes.NOERROR))
-        return self._ask(Waiter(query, row, verdict, self._policy.generation, "", PROBED, now, reply), now)
+        return self._ask(Waiter(query, row, verdict, self._policy.generation, "", PROBED, now, reply), wanted)
 
-    def _ask(self, waiter: Waiter, now: float) -> Answered | Forward | Joined:
-        query = waiter.query
-        wanted = key(query.name, query.qtype, do=query.do, cd=query.cd)
-        if (forward := self._pending.get(wanted)) is not None:
-            if self._waiting >= self._settings.max_in_flight * WAITERS_PER_QUESTION:
-                return self._overloaded(waiter)
-            forward.waiters.append(waiter)
-            self._waiting += 1
-            return Joined()
-        if len(self._pending) >= self._settings.max_in_flight:
+    def _ask(self, waiter: Waiter, wanted: bytes) -> Answered | Forward | Joined:
+        query, most = waiter.query, self._settings.max_in_flight
+        forward = self._pending.get(wanted)
+        if len(self._pending) >= most if forward is None else self._waiting >= most * WAITERS_PER_QUESTION:
             return self._overloaded(waiter)
-        zone = self._policy.zone(query.name)
-        forward = Forward(wanted, query.name, query.qtype, query.do, query.cd, zone, now, [waiter])
-        self._pending[wanted] = forward
         self._waiting += 1
+        if forward is not None:
+            forward.waiters.append(waiter)
+            return Joined()
+        zone = self._policy.zone(query.name)
+        forward = Forward(wanted, query.name, query.qtype, query.do, query.cd, zone, waiter.since, [waiter])
+        self._pending[wanted] = forward
         return forward
 
     def _overloaded(self, waiter: Waiter) -> Answered:
@@ -415,7 +415,7 @@ class PureEngine:
 
 
 def _bucket(seconds: float) -> int:
-    return next((number for number, bound in enumerate(DURATIONS) if seconds <= bound), len(DURATIONS))
+    return bisect_left(DURATIONS, seconds)
 
 
 def _place(error: Exception) -> str:

@@ -1,11 +1,13 @@
 """An ordered set of upstreams, what is known of their health, and what was counted of them."""
 
 import asyncio
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 from dnsfilter.core import health
-from dnsfilter.upstream.udp import UdpPool
+from dnsfilter.upstream.udp import Receiver, UdpPool
 
 BUCKETS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)  # upper bounds of response times, seconds
 REASONS = ("timeout", "unreachable", "malformed", "servfail", "refused", "rcode", "tcp")
@@ -14,10 +16,10 @@ REASONS = ("timeout", "unreachable", "malformed", "servfail", "refused", "rcode"
 class Upstream:
     """One resolver that we ask."""
 
-    def __init__(self, host: str, port: int, loop: asyncio.AbstractEventLoop, on_batch_end: Callable[[], None]) -> None:
+    def __init__(self, host: str, port: int, loop: asyncio.AbstractEventLoop, receiver: Receiver[Any]) -> None:
         self.host, self.port = host, port
         self.name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        self.pool = UdpPool(host, port, loop, on_batch_end)
+        self.pool = UdpPool[Any](host, port, loop, receiver)
         self.health = health.Health()
         self.queries = 0
         self.failures: Counter[str] = Counter()
@@ -27,8 +29,7 @@ class Upstream:
     def answered(self, seconds: float) -> None:
         """Note a response of any kind: the upstream is alive."""
         self.health.succeeded()
-        bucket = next((number for number, bound in enumerate(BUCKETS) if seconds <= bound), len(BUCKETS))
-        self.durations[bucket] += 1
+        self.durations[bisect_left(BUCKETS, seconds)] += 1
         self.duration_sum_s += seconds
 
     def failed(self, reason: str, now: float, *, counts_against: bool) -> None:
@@ -44,9 +45,13 @@ class UpstreamGroup:
     def __init__(self, upstreams: Sequence[Upstream]) -> None:
         self.upstreams = tuple(upstreams)
 
-    def order(self) -> list[Upstream]:
+    def order(self) -> Sequence[Upstream]:
         """Return all, in the order to try them."""
-        return [self.upstreams[number] for number in health.order([each.health for each in self.upstreams])]
+        for upstream in self.upstreams:
+            if not upstream.health.is_up:
+                states = [each.health for each in self.upstreams]
+                return [self.upstreams[number] for number in health.order(states)]
+        return self.upstreams
 
     def probes(self, now: float) -> list[Upstream]:
         """Return those that are down and due to be asked again, beside the one whose turn it is."""

@@ -9,55 +9,66 @@ import errno
 import os
 import select
 import socket
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
 
 from dnsfilter.core.wire.response import answers
+
+T = TypeVar("T")
 
 POOL = 256  # sockets
 USES = 4_096  # queries after which a socket makes room for one with a new port
 RESPONSE = 4_096  # octets read; we announce 1,232
 _RANDOM = 4_096  # octets taken from the kernel's generator at a time
 
-OnResponse = Callable[[bytes], None]
-OnRefused = Callable[[], None]
 
-
-@dataclass(slots=True)
-class Exchange:
+@dataclass(slots=True, eq=False)
+class Exchange(Generic[T]):
     """One query that was sent, until its response comes or nobody waits any more."""
 
     id: bytes
     question: bytes
-    on_response: OnResponse
-    on_refused: OnRefused
-    port: "_Port"
+    purpose: T  # whatever the sender knows it by
+    since: float  # `now` of sending
+    port: "_Port[T]"
+
+
+class Receiver(Protocol[T]):
+    """Who sent the queries: told what becomes of them."""
+
+    def on_response(self, exchange: Exchange[T], octets: bytes) -> None:
+        """Take a response that answers the query."""
+
+    def on_refused(self, exchange: Exchange[T]) -> None:
+        """Nobody listens there."""
+
+    def on_batch_end(self) -> None:
+        """All responses that had come were handed over."""
 
 
 @dataclass(slots=True, eq=False)
-class _Port:
+class _Port(Generic[T]):
     sock: socket.socket
-    waiting: dict[bytes, Exchange] = field(default_factory=dict)
+    waiting: dict[bytes, Exchange[T]] = field(default_factory=dict)
     uses: int = 0
 
 
-class UdpPool:
+class UdpPool(Generic[T]):
     """The sockets to one upstream; opened when the first query goes there."""
 
-    def __init__(self, host: str, port: int, loop: asyncio.AbstractEventLoop, on_batch_end: Callable[[], None]) -> None:
-        """on_batch_end: called when all responses that had come were handed over."""
+    def __init__(self, host: str, port: int, loop: asyncio.AbstractEventLoop, receiver: Receiver[T]) -> None:
         self._address = (host, port)
         self._family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._loop = loop
-        self._on_batch_end = on_batch_end
+        self._receiver = receiver
         self._is_closed = False
-        self._ports: list[_Port] = []
-        self._by_fd: dict[int, _Port] = {}
+        self._ports: list[_Port[T]] = []
+        self._by_fd: dict[int, _Port[T]] = {}
         self._epoll: select.epoll | None = None  # one descriptor for the loop to watch, not POOL of them
         self._random = b""
         self.ignored = 0  # responses that answer nothing that was asked
 
-    def send(self, rest: bytes, question: bytes, on_response: OnResponse, on_refused: OnRefused) -> Exchange:
+    def send(self, rest: bytes, question: bytes, purpose: T, now: float) -> Exchange[T]:
         """Send a query and return its exchange. Raises OSError where it cannot be sent.
 
         rest: the query without its id. question: name, type and class in it.
@@ -76,11 +87,11 @@ class UdpPool:
             id_ = self._draw()[1:]
         port.sock.send(id_ + rest)
         port.uses += 1
-        exchange = Exchange(id_, question, on_response, on_refused, port)
+        exchange = Exchange(id_, question, purpose, now, port)
         port.waiting[id_] = exchange
         return exchange
 
-    def forget(self, exchange: Exchange) -> None:
+    def forget(self, exchange: Exchange[T]) -> None:
         """Wait no more; a response that comes now is ignored."""
         exchange.port.waiting.pop(exchange.id, None)
 
@@ -113,20 +124,20 @@ class UdpPool:
                     raise
                 break  # out of descriptors: go on with those there are
 
-    def _connect(self) -> _Port:
+    def _connect(self) -> _Port[T]:
         sock = socket.socket(self._family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         try:
             sock.connect(self._address)  # the kernel picks a port at random
         except OSError:
             sock.close()
             raise
-        port = _Port(sock)
+        port: _Port[T] = _Port(sock)
         self._by_fd[sock.fileno()] = port
         assert self._epoll is not None  # noqa: S101
         self._epoll.register(sock.fileno(), select.EPOLLIN)
         return port
 
-    def _renew(self, number: int) -> _Port:
+    def _renew(self, number: int) -> _Port[T]:
         old = self._ports[number]
         try:
             fresh = self._connect()
@@ -151,12 +162,12 @@ class UdpPool:
                 refused = list(port.waiting.values())
                 port.waiting.clear()
                 for exchange in refused:
-                    exchange.on_refused()
+                    self._receiver.on_refused(exchange)
                 continue
             waiting = port.waiting.get(octets[:2])
             if waiting is None or not answers(waiting.id, waiting.question, octets):
                 self.ignored += 1
                 continue
             del port.waiting[waiting.id]
-            waiting.on_response(octets)
-        self._on_batch_end()
+            self._receiver.on_response(waiting, octets)
+        self._receiver.on_batch_end()

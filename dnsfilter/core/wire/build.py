@@ -4,6 +4,8 @@ from dnsfilter.core.wire import codes
 from dnsfilter.core.wire.query import Query
 
 _OPT_START = b"\0\0\x29" + codes.UDP_SIZE.to_bytes(2, "big")
+_PLAIN_OPT = _OPT_START + bytes(6)
+_PLAIN_OPT_DO = _OPT_START + bytes((0, 0, codes.DO, 0, 0, 0))
 
 
 def header_error(message: bytes, rcode: int) -> bytes:
@@ -36,6 +38,8 @@ def opt(query: Query, rcode: int = codes.NOERROR, options: bytes = b"") -> bytes
     """Return the OPT record for an answer; empty if the query had none (RFC 6891 section 7)."""
     if query.edns is None:
         return b""
+    if rcode < 16 and not options:
+        return _PLAIN_OPT_DO if query.edns.do else _PLAIN_OPT
     do = codes.DO if query.edns.do else 0
     return _OPT_START + bytes((rcode >> 4, 0, do, 0)) + len(options).to_bytes(2, "big") + options
 
@@ -56,4 +60,4 @@ def upstream_query(question: bytes, *, cd: bool, do: bool, edns: bool) -> bytes:
     head = bytes((codes.RD, flags2, 0, 1, 0, 0, 0, 0, 0, 1 if edns else 0))
     if not edns:
         return head + question
-    return head + question + _OPT_START + bytes((0, 0, codes.DO if do else 0, 0, 0, 0))
+    return head + question + (_PLAIN_OPT_DO if do else _PLAIN_OPT)

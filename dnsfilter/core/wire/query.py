@@ -26,7 +26,7 @@ class BadQuery(Exception):
         self.rcode = rcode
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # this and Query are made for each packet; frozen ones would cost three times as much
 class Edns:
     """What the query's OPT record says (RFC 6891 section 6.1.2)."""
 
@@ -37,7 +37,7 @@ class Edns:
     is_malformed: bool = False  # options that cannot be read: FORMERR, with OPT (RFC 6891 section 7)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Query:
     """One question, ready to be decided on."""
 
