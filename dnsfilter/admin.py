@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 MOST_REQUESTS = 8  # at the same time; more are closed at once
 REQUEST_S = 5.0
+_POLL_S = 0.1  # how soon it sees that it is to end
 
 Page = tuple[HTTPStatus, str, bytes]  # status, content type, body
 Pages = dict[str, Callable[[], Awaitable[Page]]]
@@ -55,7 +56,7 @@ class Server(ThreadingHTTPServer):
         """Serve these pages in a thread of its own."""
         self.pages = pages
         self._is_started = True
-        threading.Thread(target=self.serve_forever, name="admin", daemon=True).start()
+        threading.Thread(target=self.serve_forever, args=(_POLL_S,), name="admin", daemon=True).start()
 
     def stop(self) -> None:
         """Serve no more; the socket is closed by `server_close`."""

@@ -210,7 +210,7 @@ def build(inputs: Inputs) -> Built:
         shown = ", ".join(map(to_text, builder.unblocked[:5]))
         warnings.append(f"{len(builder.unblocked)} listed names are not blocked because of `protected`: {shown}")
     policy = _policy(inputs, names)
-    content = {"lists": [(s.name, s.sha256, s.format, s.match) for s in states], "version": __version__, **policy}
+    content = {"read": [(s.name, s.sha256, s.format, s.match) for s in states], "by": __version__, "policy": policy}
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     head = Head(
         inputs=inputs.hash,
@@ -299,7 +299,7 @@ def _policy(inputs: Inputs, names: tuple[str, ...]) -> dict[str, Any]:
     networks, rows = _rows(config, group_rows, exemptions)
     return {
         "lists": names,
-        "access": sorted({*map(str, config.access or ()), *(() if config.access else _open_to(networks))}),
+        "access": sorted({*map(str, config.access or ()), *(() if config.access else _open_to(config))}),
         "networks": [(str(network), number) for network, number in networks],
         "rows": [asdict(each) for each in rows],
         "blocking": {
@@ -314,8 +314,8 @@ def _policy(inputs: Inputs, names: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-def _open_to(networks: Iterable[tuple[Network, int]]) -> tuple[str, ...]:
-    return (*PRIVATE, *(str(network) for network, _ in networks))
+def _open_to(config: Config) -> tuple[str, ...]:
+    return (*PRIVATE, *(str(network) for group in config.groups.values() for network in group.networks))
 
 
 def _rows(

@@ -28,11 +28,24 @@ class _Attempt:
     group: UpstreamGroup
     deadline: float
     retry_at: float
-    tries: int = 0
+    asked: tuple[Upstream, ...] = ()  # those that this round has asked
     given_up: tuple[Upstream, ...] = ()  # those that answered, but not with an answer
     silent: Upstream | None = None  # asked last, not heard of yet
     exchanges: list[tuple[Upstream, Exchange[Any]]] = field(default_factory=list)
     task: asyncio.Task[None] | None = None  # the one TCP exchange
+
+    def next(self) -> Upstream | None:
+        """Return whom to ask now: the first that this round has not asked; None when all have given up."""
+        order = self.group.order()
+        if self.asked or self.given_up:
+            left = [upstream for upstream in order if upstream not in self.given_up]
+            if not left:
+                return None
+            order = [upstream for upstream in left if upstream not in self.asked]
+            if not order:  # another round: what was sent may have been lost
+                order, self.asked = left, ()
+        self.asked = (*self.asked, order[0])
+        return order[0]
 
 
 class Forwarder:
@@ -102,14 +115,10 @@ class Forwarder:
     def _try_next(self, attempt: _Attempt, now: float) -> None:
         """Ask the next upstream; when all have answered without an answer, give up at once."""
         while True:
-            order = attempt.group.order()
-            if attempt.given_up:
-                order = [upstream for upstream in order if upstream not in attempt.given_up]
-                if not order:
-                    self._give_up(attempt, now)
-                    return
-            upstream = order[attempt.tries % len(order)]
-            attempt.tries += 1
+            upstream = attempt.next()
+            if upstream is None:
+                self._give_up(attempt, now)
+                return
             attempt.retry_at = now + self._timeout_s
             attempt.silent = upstream
             if attempt.forward.by_tcp:

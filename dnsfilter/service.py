@@ -176,7 +176,9 @@ class Service:
         loop = asyncio.get_running_loop()
         listeners, reloader = self._opened.listeners, self._operations.reloader
         for listener in listeners:
-            self._servers.append(await loop.create_server(self._streams.protocol, sock=listener.tcp))
+            self._servers.append(
+                await loop.create_server(self._streams.protocol, sock=listener.tcp, backlog=workers.BACKLOG)
+            )
             where, size = endpoint_text(listener.address), workers.receive_buffer(listener.udp) // 1024
             log.info("listening on %s (UDP and TCP), receive buffer %d KiB", where, size)
         self._engine.start([listener.udp for listener in listeners])

@@ -18,7 +18,8 @@ from typing import Any, BinaryIO
 
 from dnsfilter.core.clients import ClientRow, Clients, Prefixes, Style
 from dnsfilter.core.exemptions import Exemption
-from dnsfilter.core.index import Chunk, Hit, Index, Pair
+from dnsfilter.core.index import CHUNK, Chunk, Hit, Index, Pair
+from dnsfilter.core.names import MAX_NAME
 from dnsfilter.core.policy import Blocking, Policy
 from dnsfilter.settings import ListState, Settings
 
@@ -28,6 +29,7 @@ _MAGIC = b"dnsfilter snapshot 1\n"
 _HEAD = struct.Struct("!Q32s")  # length and SHA-256 of the head
 _CHUNK = struct.Struct("!III16s")  # number of its pair, names, octets, BLAKE2b
 _END = 0xFFFFFFFF
+MAX_CHUNK = CHUNK * MAX_NAME  # octets
 
 Json = dict[str, Any]
 
@@ -65,14 +67,19 @@ def write(path: Path, head: Head, chunks: Iterable[Chunk]) -> None:
             file.write(_HEAD.pack(len(octets), hashlib.sha256(octets).digest()))
             file.write(octets)
             for chunk in kept:
-                digest = hashlib.blake2b(chunk.names, digest_size=16).digest()
-                file.write(_CHUNK.pack(numbers[chunk.pair], chunk.count, len(chunk.names), digest))
+                number = numbers[chunk.pair]
+                digest = _digest(number, chunk.count, chunk.names)
+                file.write(_CHUNK.pack(number, chunk.count, len(chunk.names), digest))
                 file.write(chunk.names)
             file.write(_CHUNK.pack(_END, sum(chunk.count for chunk in kept) & _END, 0, bytes(16)))
         partial.replace(path)
     except OSError:
         partial.unlink(missing_ok=True)
         raise
+
+
+def _digest(number: int, count: int, names: bytes) -> bytes:
+    return hashlib.blake2b(names, digest_size=16, key=f"{number} {count}".encode()).digest()
 
 
 class Reader:
@@ -93,6 +100,8 @@ class Reader:
         if self._file.read(len(_MAGIC)) != _MAGIC:
             raise BadSnapshot("not a snapshot of this version")
         length, digest = _HEAD.unpack(self._file.read(_HEAD.size))
+        if length > os.fstat(self._file.fileno()).st_size:
+            raise BadSnapshot("the head is damaged")
         octets = self._file.read(length)
         if hashlib.sha256(octets).digest() != digest:
             raise BadSnapshot("the head is damaged")
@@ -109,11 +118,11 @@ class Reader:
                     raise BadSnapshot("the file ends before its end")
                 number, count, length, digest = _CHUNK.unpack(record)
                 if number == _END:
-                    if count != total & _END:
-                        raise BadSnapshot("names are missing")
+                    if count != total & _END or length or any(digest) or self._file.read(1):
+                        raise BadSnapshot("the end is not as it was written")
                     return
-                names = self._file.read(length)
-                if hashlib.blake2b(names, digest_size=16).digest() != digest:
+                names = self._file.read(min(length, MAX_CHUNK))
+                if number >= len(self._pairs) or _digest(number, count, names) != digest:
                     raise BadSnapshot("names are damaged")
                 total += count
                 yield Chunk(self._pairs[number], count, names)

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-from dnsfilter.core.names import ROOT, Name, is_at_or_below
+from dnsfilter.core.names import MAX_NAME, ROOT, Name, ancestry, parent
 from dnsfilter.core.wire import codes
 from dnsfilter.core.wire.framing import MAX_MESSAGE
 from dnsfilter.core.wire.response import FormError, Record, Response, read, uncompressed
@@ -71,7 +71,7 @@ class Entry:
         question = qname + bytes(4)
         response = read(b"".join((bytes(4), b"\0\1", self.counts, question, self.body)), qname)
         kept = [record for record in response.records if record.section != 2 or record.owner not in owners]
-        counts, body, places = _written_anew(response.octets, kept, 12 + len(question))
+        counts, body, places = _written_anew(response, kept)
         return replace(self, counts=counts, body=body, ttls=tuple(zip(places, (r.ttl for r in kept), strict=True)))
 
 
@@ -82,29 +82,19 @@ def from_response(response: Response, qname: Name, qtype: int, now: float, limit
     out (RFC 5452 section 6). Raises ChainError, and FormError if what is left is too long.
     """
     records = response.records
-    chain: list[Name] = []
-    targets: list[Name] = []
-    extras: set[Name] = set()
-    last = qname
+    on_chain, targets, extras = [qname], [], set()
     if any(record.owner != qname or record.section == 2 or record.rtype in _LEADING for record in records):
-        chain, last = _chain(records, qname)
-        on_chain = {qname, *chain}
-        records = [record for record in records if record.section or _belongs(record, on_chain)]
-        extras = {record.owner for record in records if record.section == 2} - on_chain
-        targets = [
-            record.target
-            for record in records
-            if record.section == 0
-            and record.rtype in _LEADING
-            and record.target is not None
-            and record.target not in on_chain
-            and record.target != ROOT
-        ]
-    ttls, lifetime = _times(records, response.rcode, last, qtype, limits)
+        on_chain += _chain(records, qname)
+        above = {name for each in on_chain for name in ancestry(each)}
+        records = [r for r in records if r.section or r.owner in on_chain or (r.rtype in _MOVING and r.owner in above)]
+        extras = {record.owner for record in records if record.section == 2}.difference(on_chain)
+        leading = (r.target for r in records if r.section == 0 and r.rtype in _LEADING and r.target is not None)
+        targets = [name for name in dict.fromkeys(leading) if name != ROOT and name not in on_chain]
+    ttls, lifetime = _times(records, response.rcode, on_chain, qtype, limits)
     if len(records) == len(response.records) and response.opt_end in (0, len(response.octets)):
         counts, body, places = _as_received(response)
     else:
-        counts, body, places = _written_anew(response.octets, records, response.body_at)
+        counts, body, places = _written_anew(response, records)
     placed = tuple(zip(places, ttls, strict=True))
     if ttls != [record.ttl for record in records]:
         body = _with_ttls(body, placed)
@@ -116,7 +106,7 @@ def from_response(response: Response, qname: Name, qtype: int, now: float, limit
         ttls=placed,
         lifetime=lifetime if qtype != codes.ANY else 0,
         born=int(now),
-        chain=(*chain, *targets),
+        chain=(*on_chain[1:], *targets),
         extras=tuple(sorted(extras)),
     )
 
@@ -125,35 +115,43 @@ _MOVING = (codes.DNAME, codes.RRSIG)  # owned by a name above those that they ar
 _LEADING = frozenset({codes.CNAME, codes.DNAME, codes.SVCB, codes.HTTPS})  # types whose target a client goes on to
 
 
-def _chain(records: list[Record], qname: Name) -> tuple[list[Name], Name]:
+def _chain(records: list[Record], qname: Name) -> list[Name]:
     """Follow CNAME and DNAME records from the qname, whatever their order (RFC 1034 section 3.6.2, RFC 6672)."""
-    answers = [record for record in records if record.section == 0 and record.target is not None]
-    aliases = {record.owner: record.target for record in answers if record.rtype == codes.CNAME}
-    moved = [(record.owner, record.target or ROOT) for record in answers if record.rtype == codes.DNAME]
+    aliases: dict[Name, Name] = {}
+    moved: dict[Name, Name] = {}
+    for record in records:
+        if record.section == 0 and record.target is not None:
+            if record.rtype == codes.CNAME:
+                aliases[record.owner] = record.target
+            elif record.rtype == codes.DNAME:
+                moved[record.owner] = record.target
     chain: list[Name] = []
-    if not aliases and not moved:
-        return chain, qname
     name, seen = qname, {qname}
-    while True:
-        target = aliases.get(name)
+    while aliases or moved:
+        target = aliases.get(name) or _substituted(name, moved)
         if target is None:
-            target = next((name[: -len(o)] + t for o, t in moved if name != o and is_at_or_below(name, o)), None)
-        if target is None:
-            return chain, name
+            break
         if target in seen or len(chain) == MAX_LINKS:
             raise ChainError("a loop of aliases" if target in seen else f"more than {MAX_LINKS} aliases")
         chain.append(target)
         seen.add(target)
         name = target
+    return chain
 
 
-def _belongs(record: Record, on_chain: set[Name]) -> bool:
-    if record.owner in on_chain:
-        return True
-    return record.rtype in _MOVING and any(is_at_or_below(name, record.owner) for name in on_chain)
+def _substituted(name: Name, moved: dict[Name, Name]) -> Name | None:
+    """Apply the DNAME record nearest above a name; None without one, or where the result is too long."""
+    if moved:
+        for above in ancestry(parent(name)):
+            if (target := moved.get(above)) is not None:
+                found = name[: -len(above)] + target
+                return found if len(found) <= MAX_NAME else None
+    return None
 
 
-def _times(records: list[Record], rcode: int, last: Name, qtype: int, limits: "Limits") -> tuple[list[int], int]:
+def _times(
+    records: list[Record], rcode: int, on_chain: Collection[Name], qtype: int, limits: "Limits"
+) -> tuple[list[int], int]:
     """Return each record's TTL as told to clients, and for how long the whole may be kept.
 
     A TTL with its top bit set counts as 0 (RFC 2181 section 8). An answer without data is kept
@@ -162,10 +160,10 @@ def _times(records: list[Record], rcode: int, last: Name, qtype: int, limits: "L
     ttls, minimum, has_data = [], 0, False
     for record in records:
         ttls.append(0 if record.ttl & _TOP_BIT else min(record.ttl, limits.max_ttl))
-        if record.section == 0 and record.owner == last and qtype in (record.rtype, codes.ANY):
+        if record.section == 0 and record.owner in on_chain and qtype in (record.rtype, codes.ANY):
             has_data = True
         elif record.section == 1 and record.rtype == codes.SOA:
-            minimum = record.minimum if not minimum else min(minimum, record.minimum)
+            minimum = record.minimum
     lifetime = min(ttls, default=0)
     if not has_data or rcode != codes.NOERROR:
         lifetime = min(lifetime, minimum, limits.max_negative_ttl)
@@ -195,17 +193,17 @@ def _as_received(response: Response) -> Written:
     return counts, response.octets[start:end], [record.ttl_at - start for record in response.records]
 
 
-def _written_anew(octets: bytes, records: list[Record], body_at: int) -> Written:
+def _written_anew(response: Response, records: list[Record]) -> Written:
     """Write these records alone, uncompressed."""
     counts, parts, places, at = [0, 0, 0], [], [], 0
     for record in records:
-        part = uncompressed(octets, record)
+        part = uncompressed(response, record)
         places.append(at + len(record.owner) + 4)
         parts.append(part)
         counts[record.section] += 1
         at += len(part)
-    if body_at + at + 11 > MAX_MESSAGE:
-        raise FormError(body_at, "an answer that no message can hold")
+    if response.body_at + at + 11 > MAX_MESSAGE:
+        raise FormError(response.body_at, "an answer that no message can hold")
     return b"".join(count.to_bytes(2, "big") for count in counts), b"".join(parts), places
 
 

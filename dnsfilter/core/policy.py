@@ -123,16 +123,17 @@ def judge(row: ClientRow, hit: Hit, wall: float, *, is_qname: bool) -> Verdict:
     outside = is_qname and row.only and not hit.names & row.only
     if not matching and not outside:
         return _forwarded(row.group)
-    lifted, exemption, valid_s = 0, "", None
+    lifted, valid_s = 0, None
     if row.exemptions and matching:
-        lifted, exemption, valid_s = _lift(row.exemptions, matching, wall)
+        lifted, valid_s = _lift(row.exemptions, matching, wall)
     left = matching & ~lifted
     if left & row.enforced:
         return Verdict(Action.BLOCKED, row.group, row.first(left & row.enforced), "", row.style, valid_s)
     if outside and row.only_enforced:
         return Verdict(Action.BLOCKED, row.group, ONLY, "", row.style, valid_s)
     if lifted & row.enforced:
-        return Verdict(Action.EXEMPTED, row.group, row.first(lifted & row.enforced), exemption, None, valid_s)
+        name, exemption = _first_lifted(row, lifted & row.enforced, wall)
+        return Verdict(Action.EXEMPTED, row.group, name, exemption, None, valid_s)
     if left & row.observed:
         return Verdict(Action.OBSERVED, row.group, row.first(left & row.observed), "", None, valid_s)
     if outside:
@@ -146,16 +147,21 @@ def _forwarded(group: str) -> Verdict:
     return Verdict(Action.FORWARDED, group)
 
 
-def _lift(exemptions: Iterable[Exemption], matching: int, wall: float) -> tuple[int, str, int | None]:
-    """Return the mask that the exemptions in force lift together, the first one's id, and the seconds it holds."""
-    lifted, used, change = 0, "", None
+def _lift(exemptions: Iterable[Exemption], matching: int, wall: float) -> tuple[int, int | None]:
+    """Return the mask that the exemptions in force lift together, and the whole seconds for which it holds."""
+    lifted, change = 0, None
     for exemption in exemptions:
         if not exemption.lists & matching:
             continue
         if exemption.is_in_force(wall):
             lifted |= exemption.lists & matching
-            used = used or exemption.id
         moment = exemption.next_change(wall)
         if moment is not None:
             change = moment if change is None else min(change, moment)
-    return lifted, used, None if change is None else max(1, int(change - wall))
+    return lifted, None if change is None else max(1, int(change - wall))
+
+
+def _first_lifted(row: ClientRow, lifted: int, wall: float) -> tuple[str, str]:
+    """Return the first lifted list in the group's order, and the exemption that lifts it."""
+    bit, name = next((bit, name) for bit, name in row.order if bit & lifted)
+    return name, next(each.id for each in row.exemptions if each.lists & bit and each.is_in_force(wall))

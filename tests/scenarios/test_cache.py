@@ -69,13 +69,15 @@ def test_a_cached_ttl_counts_down(server: Address, upstream: Upstream) -> None:
     """RFC 1034 3.6, RFC 2181 8: every record's, and OPT stays what it is."""
     upstream.on("down.example", ["down.example 300 IN CNAME up.example", "up.example 100 IN A 192.0.2.1"])
     assert [record.ttl for record in ask(server, "down.example", "A").answer] == [300, 100]
+    for edns in (None, Edns()):
+        ask(server, "down.example", "A", edns=edns)
     time.sleep(OVER_A_SECOND)
-    response = ask(server, "down.example", "A", edns=Edns())
-    cname, address = (record.ttl for record in response.answer)
-    assert 297 <= cname <= 299
-    assert 97 <= address <= 99
-    assert response.opt is not None
-    assert response.opt.ttl == 0
+    for edns in (None, Edns()):
+        response = ask(server, "down.example", "A", edns=edns)
+        cname, address = (record.ttl for record in response.answer)
+        assert 297 <= cname <= 299
+        assert 97 <= address <= 99
+        assert response.opt is None or response.opt.ttl == 0
 
 
 def test_ttl_0_reaches_the_client_as_0_and_is_not_kept(server: Address, upstream: Upstream) -> None:
@@ -90,7 +92,8 @@ def test_an_expired_record_is_fetched_anew_and_not_served_stale(server: Address,
     """RFC 1034 3.6; RFC 8767 5: resolver attempts come first."""
     first, then = fixed("expires.example 1 IN A 192.0.2.1"), fixed("expires.example 1 IN A 192.0.2.2")
     upstream.on("expires.example", in_turn(first, then))
-    assert ask(server, "expires.example", "A").addresses == ["192.0.2.1"]
+    for _ in range(2):
+        assert ask(server, "expires.example", "A").addresses == ["192.0.2.1"]
     time.sleep(OVER_A_SECOND)
     assert ask(server, "expires.example", "A").addresses == ["192.0.2.2"]
 
@@ -144,7 +147,7 @@ def test_a_negative_answer_is_kept_for_the_smaller_of_the_soas_ttl_and_minimum(
     names = {rcode: f"brief-{rcode}-{ttl}.example" for rcode in (NXDOMAIN, NOERROR)}
     for rcode, name in names.items():
         upstream.on(name, negative(rcode, soa(ttl, minimum)))
-        assert ask(server, name, "A").rcode == rcode
+        assert ask(server, name, "A").rcode == ask(server, name, "A").rcode == rcode
     time.sleep(OVER_A_SECOND)
     for rcode, name in names.items():
         upstream.on(name, f"{name} 300 IN A 192.0.2.1")
@@ -414,7 +417,8 @@ def test_a_cname_whose_ttl_is_over_is_fetched_anew_though_its_targets_is_not(
     first = fixed("alias.example 1 IN CNAME a.target.example", "a.target.example 300 IN A 192.0.2.1")
     then = fixed("alias.example 1 IN CNAME b.target.example", "b.target.example 300 IN A 192.0.2.2")
     upstream.on("alias.example", in_turn(first, then))
-    assert ask(server, "alias.example", "A").addresses == ["192.0.2.1"]
+    for _ in range(2):
+        assert ask(server, "alias.example", "A").addresses == ["192.0.2.1"]
     time.sleep(OVER_A_SECOND)
     assert ask(server, "alias.example", "A").addresses == ["192.0.2.2"]
 

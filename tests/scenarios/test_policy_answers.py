@@ -271,6 +271,16 @@ CHAINS = [
     pytest.param("CNAME", _answer("{q} 300 IN CNAME " + EDGE), id="CNAME asked for by type"),
     pytest.param(
         "A",
+        _answer("{q} 300 IN CNAME " + EDGE, "{q} 300 IN CNAME cdn.example", "cdn.example 300 IN A 192.0.2.7"),
+        id="the first of two CNAMEs, RFC 2181 10.1",
+    ),
+    pytest.param(
+        "A",
+        _answer("{q} 300 IN CNAME cdn.example", "{q} 300 IN CNAME " + EDGE, "cdn.example 300 IN A 192.0.2.7"),
+        id="the second of two CNAMEs, RFC 2181 10.1",
+    ),
+    pytest.param(
+        "A",
         lambda asked, name: reply(
             asked,
             f"{name.partition('.')[2]} 300 IN DNAME {LISTED}",

@@ -102,7 +102,7 @@ def test_an_upstream_whose_port_is_closed_is_passed_over(start: Start, upstreams
 def test_a_silent_upstream_is_passed_over_and_the_server_learns(
     start: Start, upstreams: NewUpstream, silent: int
 ) -> None:
-    """Each answer within 8 s, later ones in under 1 s (median) (RFC 1035 7.2)."""
+    """Each answer after one time-out of 1 s at most, later ones in under 1 s (median) (RFC 1035 7.2)."""
     both = upstreams(), upstreams()
     both[silent].otherwise(SILENCE)
     service = start(policy(*both, resolve={"timeout": "1s"}))
@@ -113,6 +113,7 @@ def test_a_silent_upstream_is_passed_over_and_the_server_learns(
         assert ask(service.dns, name, "A").addresses == [address_of(name)]
         took.append(time.monotonic() - started)
     assert statistics.median(took[4:]) < 1
+    assert max(took) < 1.8, f"the silent one was asked twice: {[round(each, 1) for each in took]}"
 
 
 @pytest.mark.parametrize("rcode", [pytest.param(SERVFAIL, id="SERVFAIL"), pytest.param(5, id="REFUSED")])

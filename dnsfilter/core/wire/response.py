@@ -2,17 +2,18 @@
 
 `read` steps over every record, follows every name and checks the inner lengths of the
 types whose rdata may hold names, so that what is passed on to clients is well formed.
-Pointers go strictly backwards and their hops are counted (RFC 9267).
+Pointers lead to names read before and nowhere else (RFC 1035 section 4.1.4, RFC 9267).
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NoReturn
 
-from dnsfilter.core.names import MAX_NAME, Name
+from dnsfilter.core.names import MAX_NAME, ROOT, Name
 from dnsfilter.core.wire import codes
+from dnsfilter.core.wire.query import HEADER
 
-MAX_HOPS = 64
+Names = dict[int, Name]  # by offset
 
 
 class FormError(ValueError):
@@ -51,6 +52,7 @@ class Response:
     records: list[Record] = field(default_factory=list)  # all but OPT
     opt_at: int | None = None  # where OPT starts
     opt_end: int = 0
+    names: Names = field(default_factory=dict)
 
     @property
     def is_truncated(self) -> bool:
@@ -91,7 +93,11 @@ def _read(octets: bytes, qname: Name) -> Response:
         return Response(octets, rcode, octets[2], octets[3], 12)
     at = 12 + len(qname) + 4
     found = Response(octets, rcode, octets[2], octets[3], at)
-    names: dict[int, Name] = {12: qname}
+    names = found.names
+    offset = 0
+    while offset < len(qname):
+        names[HEADER + offset] = qname[offset:]
+        offset += 1 + qname[offset]
     size = len(octets)
     for section, count_at in enumerate((6, 8, 10)):
         for _ in range(octets[count_at] << 8 | octets[count_at + 1]):
@@ -134,53 +140,54 @@ def _options(octets: bytes, at: int, end: int) -> None:
         raise FormError(at, "an EDNS option runs off its record")
 
 
-def _name(octets: bytes, at: int, names: dict[int, Name]) -> tuple[Name, int]:
-    """Return the folded name at `at` and where it ends; `names` remembers names by offset."""
-    first, after = at, None
+def _name(octets: bytes, at: int, names: Names) -> tuple[Name, int]:
+    """Return the folded name at `at` and where it ends.
+
+    names: every name read so far, by the offset of each of its labels. A pointer must lead to
+    one of them: what it could lead to else (a TTL, say) may read otherwise when it is sent on.
+    """
     parts: list[bytes] = []
-    size, hops, lowest = 1, 0, at
+    starts: list[int] = []
+    size = 0
     while True:
         length = octets[at]
         if length == 0:
-            parts.append(b"\0")
-            after = at + 1 if after is None else after
+            tail, after = ROOT, at + 1
             break
         if length >= 0xC0:
             pointer = (length & 0x3F) << 8 | octets[at + 1]
-            after = at + 2 if after is None else after
-            hops += 1
-            if pointer >= lowest or hops > MAX_HOPS:
-                raise FormError(at, "a compression pointer that does not lead back")
-            if (known := names.get(pointer)) is not None:
-                parts.append(known)
-                size += len(known) - 1
-                break
-            at = lowest = pointer
-            continue
-        if length > 63:
-            raise FormError(at, "a label type that does not exist")
-        parts.append(octets[at : at + 1 + length])
+            found = names.get(pointer)
+            if found is None:
+                raise FormError(at, "a compression pointer that does not lead back to a name")
+            tail, after = found, at + 2
+            break
         size += 1 + length
+        if length > 63 or size >= MAX_NAME:
+            raise FormError(at, "a label type that does not exist, or a name that does not end")
+        starts.append(at)
+        parts.append(octets[at : at + 1 + length])
         at += 1 + length
-        if size > MAX_NAME or at >= len(octets):
-            raise FormError(at, "a name that does not end")
-    if size > MAX_NAME:
+    name = b"".join(parts).lower() + tail
+    if len(name) > MAX_NAME:
         raise FormError(at, "a name longer than 255 octets")
-    name = b"".join(parts).lower()
-    names[first] = name
+    names[at] = tail
+    offset = 0
+    for start in starts:
+        names[start] = name[offset:]
+        offset += 1 + octets[start]
     return name, after
 
 
 # How rdata is built, for the types whose rdata may hold names or has a fixed form.
 # Each check raises FormError and returns the first name, or None.
-Check = Callable[[bytes, int, int, dict[int, Name]], Name | None]
+Check = Callable[[bytes, int, int, Names], Name | None]
 
 
 def _layout(pattern: str) -> Check:
     """Make a check from a pattern of fields: a number of octets, n a name, s a character-string, * the rest."""
     fields = [int(part) if part.isdigit() else part for part in pattern.split()]
 
-    def check(octets: bytes, at: int, end: int, names: dict[int, Name]) -> Name | None:
+    def check(octets: bytes, at: int, end: int, names: Names) -> Name | None:
         first: Name | None = None
         for part in fields:
             if isinstance(part, int):
@@ -199,14 +206,14 @@ def _layout(pattern: str) -> Check:
     return check
 
 
-def _strings(octets: bytes, at: int, end: int, _names: dict[int, Name]) -> None:
+def _strings(octets: bytes, at: int, end: int, _names: Names) -> None:
     while at < end:
         at += 1 + octets[at]
     if at != end:
         _wrong(at)
 
 
-def _service(octets: bytes, at: int, end: int, names: dict[int, Name]) -> Name | None:
+def _service(octets: bytes, at: int, end: int, names: Names) -> Name | None:
     """SVCB and HTTPS: priority, target, then keys that rise (RFC 9460 section 2.2)."""
     target, at = _name(octets, at + 2, names)
     last = -1
@@ -276,26 +283,27 @@ _NAMES_IN_RDATA = {
 }
 
 
-def uncompressed(octets: bytes, record: Record) -> bytes:
+def uncompressed(response: Response, record: Record) -> bytes:
     """Return the record written out, no name in it compressed, names folded."""
-    rdata = _rdata(octets, record)
+    octets, rdata = response.octets, _rdata(response, record)
     return b"".join((record.owner, octets[record.ttl_at - 4 : record.ttl_at + 4], len(rdata).to_bytes(2, "big"), rdata))
 
 
-def _rdata(octets: bytes, record: Record) -> bytes:
+def _rdata(response: Response, record: Record) -> bytes:
+    octets = response.octets
     if record.rtype == 35:  # NAPTR: its name comes behind three strings
         at = record.rdata_at + 4
         for _ in range(3):
             at += 1 + octets[at]
-        skip, count = at - record.rdata_at, 1
+        count = 1
     elif record.rtype in _NAMES_IN_RDATA:
         skip, count = _NAMES_IN_RDATA[record.rtype]
+        at = record.rdata_at + skip
     else:
         return octets[record.rdata_at : record.end]
-    at = record.rdata_at + skip
     parts = [octets[record.rdata_at : at]]
     for _ in range(count):
-        name, at = _name(octets, at, {})
+        name, at = _name(octets, at, response.names)
         parts.append(name)
     parts.append(octets[at : record.end])
     return b"".join(parts)

@@ -8,6 +8,8 @@ import dns.exception
 import dns.flags
 import dns.message
 import dns.name
+import dns.rdataclass
+import dns.rdatatype
 import dnslib
 import pytest
 from hypothesis import example, given
@@ -340,7 +342,8 @@ def test_whatever_dnspython_asks_is_read(
 ) -> None:
     asked = dns.message.QueryMessage(id=1)
     asked.flags = dns.flags.Flag(sum(bits))
-    asked.find_rrset(asked.question, dns.name.Name([*found, b""]), rclass, rtype, create=True, force_unique=True)
+    kind, among = dns.rdatatype.RdataType.make(rtype), dns.rdataclass.RdataClass.make(rclass)
+    asked.find_rrset(asked.question, dns.name.Name([*found, b""]), among, kind, create=True, force_unique=True)
     if edns is not None:
         asked.use_edns(0, dns.flags.DO if edns[1] else 0, edns[0])
     octets = asked.to_wire()

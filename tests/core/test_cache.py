@@ -1,0 +1,658 @@
+"""What is kept of upstreams' answers, for how long, and what of them is passed on."""
+
+import struct
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from itertools import pairwise
+
+import dns.flags
+import dns.message
+import dns.rcode
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dnsfilter.core.cache import MAX_LINKS, Cache, ChainError, Entry, Limits, from_response, key
+from dnsfilter.core.index import Index
+from dnsfilter.core.names import to_text
+from dnsfilter.core.wire.response import FormError, read
+from tests.core.make import many, name, opt, query, question, response, type_number, unhex, wire
+
+LIMITS = Limits(entries=1_000, octets=1_000_000, max_ttl=3_600, max_negative_ttl=300)
+SOA = "example 120 IN SOA ns.example host.example 1 3600 600 86400 60"
+NXDOMAIN = dns.rcode.NXDOMAIN
+
+
+def entry(
+    *answer: str,
+    asked: str = "www.example",
+    rtype: str | int = "A",
+    authority: Sequence[str] = (),
+    additional: Sequence[str] = (),
+    rcode: int = 0,
+    flags: int = 0,
+    now: float = 1_000.0,
+    limits: Limits = LIMITS,
+) -> Entry:
+    octets = response(
+        query(asked, rtype, edns=opt()), *answer, authority=authority, additional=additional, rcode=rcode, flags=flags
+    )
+    return kept(octets, asked, rtype, now, limits)
+
+
+def kept(octets: bytes, asked: str, rtype: str | int, now: float = 1_000.0, limits: Limits = LIMITS) -> Entry:
+    return from_response(read(octets, name(asked)), name(asked), type_number(rtype), now, limits)
+
+
+def delivered(found: Entry, asked: str, rtype: str | int, now: float, limit: int | None = None) -> dns.message.Message:
+    """The answer as a client gets it, read by dnspython: another id, other flags, the question in its own spelling."""
+    head = struct.pack("!2sH", b"\xfe\xdc", 0x8180 | found.rcode) + b"\0\1" + found.counts
+    octets = head + question(asked.upper(), rtype) + found.aged_body(now, limit)
+    return dns.message.from_wire(octets, one_rr_per_rrset=True)
+
+
+def told(message: dns.message.Message) -> list[str]:
+    return [rrset.to_text() for section in message.sections[1:] for rrset in section]
+
+
+def ttls(found: Entry, now: float, limit: int | None = None) -> list[int]:
+    message = delivered(found, "www.example", "A", now, limit)
+    return [rrset.ttl for section in message.sections[1:] for rrset in section]
+
+
+# How long
+
+
+@pytest.mark.parametrize(
+    ("found", "lifetime"),
+    [
+        pytest.param(entry("www.example 300 IN A 192.0.2.1"), 300, id="an address"),
+        pytest.param(
+            entry("www.example 300 IN A 192.0.2.1", "www.example 200 IN A 192.0.2.2"),
+            200,
+            id="the smallest of an RRset",
+        ),
+        pytest.param(
+            entry("www.example 60 IN CNAME edge.example", "edge.example 300 IN A 192.0.2.1"),
+            60,
+            id="an alias ends first",
+        ),
+        pytest.param(
+            entry("www.example 300 IN CNAME edge.example", "edge.example 60 IN A 192.0.2.1"),
+            60,
+            id="its target ends first",
+        ),
+        pytest.param(
+            entry("www.example 300 IN A 192.0.2.1", additional=["ns.example 10 IN A 192.0.2.53"]),
+            10,
+            id="an additional record ends first",
+        ),
+        pytest.param(entry("www.example 86400 IN A 192.0.2.1"), 3_600, id="max_ttl"),
+        pytest.param(entry("www.example 0 IN A 192.0.2.1"), 0, id="TTL 0 is passed on, not kept"),
+        pytest.param(
+            entry("www.example 2147483648 IN A 192.0.2.1"), 0, id="the top bit counts as 0, RFC 2181 section 8"
+        ),
+        pytest.param(entry("www.example 4294967295 IN A 192.0.2.1"), 0, id="all bits count as 0"),
+        pytest.param(entry("www.example 2147483647 IN A 192.0.2.1"), 3_600, id="the largest TTL is cut"),
+        pytest.param(
+            entry("www.example 300 IN CNAME edge.example", rtype="CNAME"), 300, id="an alias asked for by type"
+        ),
+        pytest.param(
+            entry("www.example 300 IN CNAME edge.example", "edge.example 300 IN A 192.0.2.1", rtype="CNAME"),
+            300,
+            id="an alias asked for by type, with its target's address",
+        ),
+        pytest.param(
+            entry("example 300 IN DNAME other.test", asked="example", rtype="DNAME"), 300, id="DNAME asked for"
+        ),
+        pytest.param(entry("www.example 300 IN HTTPS 0 edge.example", rtype="HTTPS"), 300, id="HTTPS"),
+        pytest.param(entry("www.example 300 IN A 192.0.2.1", rtype="ANY"), 0, id="ANY is never kept"),
+        pytest.param(entry(authority=[SOA]), 60, id="NODATA: the SOA's minimum, RFC 2308 section 5"),
+        pytest.param(
+            entry(authority=["example 30 IN SOA ns.example host.example 1 3600 600 86400 60"]),
+            30,
+            id="NODATA: the SOA's own TTL",
+        ),
+        pytest.param(
+            entry(authority=["example 86400 IN SOA ns.example host.example 1 3600 600 86400 86400"]),
+            300,
+            id="NODATA: max_negative_ttl",
+        ),
+        pytest.param(entry(), 0, id="NODATA without a SOA is not kept"),
+        pytest.param(entry(authority=["example 300 IN NS ns.example"]), 0, id="a referral is not kept"),
+        pytest.param(entry(authority=[SOA], rcode=NXDOMAIN), 60, id="NXDOMAIN"),
+        pytest.param(entry(rcode=NXDOMAIN), 0, id="NXDOMAIN without a SOA is not kept"),
+        pytest.param(
+            entry("www.example 20 IN CNAME gone.example", authority=[SOA], rcode=NXDOMAIN),
+            20,
+            id="NXDOMAIN of a target",
+        ),
+        pytest.param(
+            entry("www.example 300 IN CNAME edge.example", authority=[SOA]), 60, id="an alias whose target has no data"
+        ),
+        pytest.param(entry("www.example 300 IN CNAME edge.example"), 0, id="an alias alone is not kept"),
+        pytest.param(
+            entry("www.example 300 IN A 192.0.2.1", authority=[SOA], rcode=NXDOMAIN),
+            60,
+            id="NXDOMAIN with a stray address",
+        ),
+        pytest.param(
+            entry(authority=["example 120 IN SOA ns.example host.example 1 3600 600 86400 0"]),
+            0,
+            id="a minimum of 0 is not kept",
+        ),
+        pytest.param(
+            entry("www.example 300 IN A 192.0.2.1", rcode=dns.rcode.YXDOMAIN), 0, id="another rcode is not kept"
+        ),
+    ],
+)
+def test_an_answer_is_kept_for(found: Entry, lifetime: int) -> None:
+    assert found.lifetime == lifetime
+
+
+@pytest.mark.parametrize(
+    ("now", "remaining", "ttl"),
+    [
+        pytest.param(1_000.0, 10, 10, id="at once"),
+        pytest.param(1_000.9, 10, 10, id="within its first second"),
+        pytest.param(1_001.0, 9, 9, id="after a second"),
+        pytest.param(1_009.999, 1, 1, id="just before its TTL is over"),
+        pytest.param(1_010.0, 0, 0, id="at its TTL"),
+        pytest.param(1_010.4, 0, 0, id="at its TTL and 0.4 s"),
+        pytest.param(5_000.0, -3_990, 0, id="long after"),
+    ],
+)
+def test_ttls_count_down_and_never_below_zero(now: float, remaining: int, ttl: int) -> None:
+    found = entry("www.example 10 IN A 192.0.2.1", "www.example 15 IN A 192.0.2.2", now=1_000.3)
+    assert found.remaining(now) == remaining
+    assert ttls(found, now)[0] == ttl
+    cache = Cache(LIMITS)
+    cache.put(b"k", found)
+    assert (cache.get(b"k", now) is None) is (remaining <= 0)
+    assert len(cache) == (0 if remaining <= 0 else 1)
+
+
+def test_every_ttl_is_counted_down_and_the_rest_left_alone() -> None:
+    found = entry(
+        "www.example 300 IN CNAME edge.example",
+        "edge.example 200 IN A 192.0.2.1",
+        authority=["example 400 IN NS ns.example"],
+        additional=["ns.example 500 IN A 192.0.2.53"],
+    )
+    assert told(delivered(found, "www.example", "A", 1_050.0)) == [
+        "WWW.EXAMPLE. 250 IN CNAME edge.EXAMPLE.",
+        "edge.EXAMPLE. 150 IN A 192.0.2.1",
+        "EXAMPLE. 350 IN NS ns.EXAMPLE.",
+        "ns.EXAMPLE. 450 IN A 192.0.2.53",
+    ]
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(None, [290, 90]), (1_000, [290, 90]), (100, [100, 90]), (1, [1, 1])])
+def test_ttls_are_cut_to_a_limit_too(limit: int | None, expected: list[int]) -> None:
+    found = entry("www.example 300 IN A 192.0.2.1", "www.example 100 IN A 192.0.2.2")
+    assert ttls(found, 1_010.0, limit) == expected
+    assert ttls(found, 1_000.0, limit) == [ttl if limit is None else min(ttl, limit) for ttl in (300, 100)]
+
+
+def test_clients_are_never_told_more_than_max_ttl_nor_a_ttl_with_its_top_bit_set() -> None:
+    found = entry("www.example 86400 IN A 192.0.2.1", "www.example 4294967295 IN A 192.0.2.2")
+    assert ttls(found, 1_000.0) == [3_600, 0]
+
+
+def test_a_negative_answer_passes_its_soa_and_tells_no_ttl_beyond_its_life() -> None:
+    found = entry("www.example 300 IN CNAME gone.example", authority=[SOA], rcode=NXDOMAIN)
+    assert told(delivered(found, "www.example", "A", 1_010.0)) == [
+        "WWW.EXAMPLE. 50 IN CNAME gone.EXAMPLE.",
+        "EXAMPLE. 50 IN SOA ns.EXAMPLE. host.EXAMPLE. 1 3600 600 86400 60",
+    ]
+
+
+def test_a_clock_that_stands_still_or_goes_back_does_no_harm() -> None:
+    found = entry("www.example 10 IN A 192.0.2.1", now=1_000.0)
+    assert ttls(found, 990.0) == [20] or ttls(found, 990.0) == [10]
+    assert found.remaining(990.0) >= 10
+
+
+# The chain
+
+
+def chain(found: Entry) -> list[str]:
+    return list(map(to_text, found.chain))
+
+
+LINKS = [
+    "www.example 300 IN CNAME a.example",
+    "a.example 300 IN CNAME b.test",
+    "b.test 300 IN CNAME c.example",
+    "c.example 300 IN A 192.0.2.1",
+]
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0), (1, 3, 0, 2)], ids=["in order", "reversed", "mixed"])
+def test_a_chain_is_followed_whatever_the_order_of_its_records(order: tuple[int, ...]) -> None:
+    found = entry(*(LINKS[number] for number in order))
+    assert chain(found) == ["a.example", "b.test", "c.example"]
+    assert found.lifetime == 300
+    assert len(told(delivered(found, "www.example", "A", 1_000.0))) == 4
+
+
+def test_a_chain_is_followed_in_any_letter_case() -> None:
+    assert chain(entry("WWW.Example 300 IN CNAME EDGE.Example", "edge.EXAMPLE 300 IN CNAME Last.Example")) == [
+        "edge.example",
+        "last.example",
+    ]
+
+
+def test_an_alias_asked_for_by_type_leads_to_its_target_too() -> None:
+    assert chain(entry("www.example 300 IN CNAME edge.example", rtype="CNAME")) == ["edge.example"]
+
+
+@pytest.mark.parametrize("rtype", ["A", "AAAA", "HTTPS", "ANY"])
+def test_a_dname_moves_all_below_it(rtype: str) -> None:
+    """RFC 6672, with the synthesised CNAME record or without."""
+    dname = "example 300 IN DNAME banned.test"
+    assert chain(entry(dname, rtype=rtype)) == ["www.banned.test", "banned.test"]
+    assert chain(entry(dname, "www.example 300 IN CNAME www.banned.test", rtype=rtype)) == [
+        "www.banned.test",
+        "banned.test",
+    ]
+
+
+def test_a_dname_does_not_move_its_own_name_nor_its_neighbours() -> None:
+    assert chain(entry("www.example 300 IN DNAME other.test", rtype="A")) == ["other.test"]
+    found = entry("ww.example 300 IN DNAME other.test", "www.example 300 IN A 192.0.2.1")
+    assert chain(found) == []
+    assert len(told(delivered(found, "www.example", "A", 1_000.0))) == 1
+
+
+def test_a_dname_whose_substitution_is_too_long_is_judged_without_it() -> None:
+    """RFC 6672 section 2.2: YXDOMAIN, with the DNAME record. No name of the chain may be longer than a name can be."""
+    longest = ".".join(["a" * 63] * 3)
+    found = entry(f"example 300 IN DNAME {longest}.test", asked="b" * 63 + ".example", rcode=dns.rcode.YXDOMAIN)
+    index = Index()
+    for each in (*found.chain, *found.extras):
+        assert len(each) <= 255
+        assert index.find(each) == 0
+
+
+@pytest.mark.parametrize(
+    ("answer", "rtype", "expected"),
+    [
+        pytest.param(["www.example 300 IN HTTPS 0 edge.example"], "HTTPS", ["edge.example"], id="HTTPS, AliasMode"),
+        pytest.param(["www.example 300 IN HTTPS 1 edge.example alpn=h2"], "HTTPS", ["edge.example"], id="ServiceMode"),
+        pytest.param(["www.example 300 IN HTTPS 1 . alpn=h2"], "HTTPS", [], id="the owner itself"),
+        pytest.param(["www.example 300 IN SVCB 1 edge.example"], 64, ["edge.example"], id="SVCB"),
+        pytest.param(
+            ["www.example 300 IN CNAME a.example", "a.example 300 IN HTTPS 1 edge.example"],
+            "HTTPS",
+            ["a.example", "edge.example"],
+            id="behind an alias",
+        ),
+        pytest.param(
+            ["www.example 300 IN HTTPS 1 one.example", "www.example 300 IN HTTPS 2 two.example"],
+            "HTTPS",
+            ["one.example", "two.example"],
+            id="two of them",
+        ),
+        pytest.param(["www.example 300 IN MX 10 mail.example"], "MX", [], id="MX leads nowhere"),
+        pytest.param(["www.example 300 IN SRV 1 2 3 host.example"], "SRV", [], id="SRV leads nowhere"),
+        pytest.param(["www.example 300 IN NS ns.example"], "NS", [], id="NS leads nowhere"),
+    ],
+)
+def test_the_names_that_an_answer_leads_to(answer: list[str], rtype: str | int, expected: list[str]) -> None:
+    assert chain(entry(*answer, rtype=rtype)) == expected
+
+
+def aliases(count: int) -> list[str]:
+    names = ["www.example", *(f"n{number}.example" for number in range(count))]
+    return [f"{one} 300 IN CNAME {next_}" for one, next_ in pairwise(names)]
+
+
+def test_sixteen_links_are_followed_and_one_more_is_too_many() -> None:
+    assert len(chain(entry(*aliases(MAX_LINKS)))) == 16
+    with pytest.raises(ChainError, match="more than 16"):
+        entry(*aliases(17))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(["www.example 300 IN CNAME www.example"], id="to itself"),
+        pytest.param(["www.example 300 IN CNAME WWW.example"], id="to itself in capitals"),
+        pytest.param(["www.example 300 IN CNAME a.example", "a.example 300 IN CNAME www.example"], id="of two"),
+        pytest.param(
+            [
+                "www.example 300 IN CNAME a.example",
+                "a.example 300 IN CNAME b.example",
+                "b.example 300 IN CNAME a.example",
+            ],
+            id="that does not lead back to the qname",
+        ),
+        pytest.param(["example 300 IN DNAME a.example"], id="of a DNAME into itself, that never ends"),
+        pytest.param(["example 300 IN DNAME test", "test 300 IN DNAME example"], id="of two DNAME"),
+    ],
+)
+def test_a_loop_is_refused(answer: list[str]) -> None:
+    with pytest.raises(ChainError):
+        entry(*answer)
+
+
+# What is passed on
+
+
+def test_strays_in_the_answer_section_are_removed() -> None:
+    """RFC 5452 section 6."""
+    found = entry(
+        "www.example 300 IN CNAME edge.example",
+        "other.example 300 IN A 192.0.2.66",
+        "edge.example 300 IN A 192.0.2.1",
+        "example 300 IN A 192.0.2.67",
+        "x.edge.example 300 IN A 192.0.2.68",
+    )
+    assert told(delivered(found, "www.example", "A", 1_000.0)) == [
+        "www.example. 300 IN CNAME edge.example.",
+        "edge.example. 300 IN A 192.0.2.1",
+    ]
+
+
+def test_an_answer_of_nothing_but_strays_has_no_data() -> None:
+    found = entry("other.example 300 IN A 192.0.2.66")
+    assert told(delivered(found, "www.example", "A", 1_000.0)) == []
+    assert found.lifetime == 0
+
+
+def test_signatures_of_the_chain_are_no_strays() -> None:
+    signature = "DNAME 13 1 300 20300101000000 20200101000000 1 example YWJj"
+    found = entry(
+        "example 300 IN DNAME other.test",
+        f"example 300 IN RRSIG {signature}",
+        "www.example 300 IN CNAME www.other.test",
+    )
+    assert len(told(delivered(found, "www.example", "A", 1_000.0))) == 3
+
+
+def test_owners_of_additional_records_are_told_apart_from_the_chain() -> None:
+    found = entry(
+        "www.example 300 IN CNAME mail.example",
+        "mail.example 300 IN MX 10 mx.example",
+        rtype="MX",
+        additional=[
+            "mx.example 300 IN A 192.0.2.1",
+            "mail.example 300 IN A 192.0.2.2",
+            "mx.example 300 IN AAAA 2001:db8::1",
+        ],
+    )
+    assert chain(found) == ["mail.example"]
+    assert list(map(to_text, found.extras)) == ["mx.example"]
+
+
+def test_additional_records_of_some_owners_can_be_left_out() -> None:
+    found = entry(
+        "www.example 300 IN MX 10 mx.example",
+        "www.example 300 IN MX 20 mx.banned.test",
+        rtype="MX",
+        additional=[
+            "mx.banned.test 300 IN A 192.0.2.66",
+            "mx.example 200 IN A 192.0.2.1",
+            "mx.banned.test 300 IN AAAA 2001:db8::66",
+        ],
+        now=1_000.0,
+    )
+    left = found.without([name("mx.banned.test")], name("www.example"))
+    assert sorted(told(delivered(left, "www.example", "MX", 1_010.0))) == [
+        "mx.example. 190 IN A 192.0.2.1",
+        "www.example. 290 IN MX 10 mx.example.",
+        "www.example. 290 IN MX 20 mx.banned.test.",
+    ]
+    assert (left.lifetime, left.born, left.chain) == (found.lifetime, found.born, found.chain)
+
+
+def test_opt_is_not_passed_on_even_where_it_is_not_last() -> None:
+    address = unhex("c00c 0001 0001 0000012c 0004 c0000201")
+    after = wire("ns.example") + unhex("0001 0001 0000012c 0004 c0000235")
+    head = unhex("1234 8180 0001 0001 0000 0002") + question("www.example")
+    for octets in (head + address + opt() + after, head + address + after + opt()):
+        found = kept(octets, "www.example", "A")
+        assert found.counts == unhex("0001 0000 0001")
+        assert [text.lower() for text in told(delivered(found, "www.example", "A", 1_100.0))] == [
+            "www.example. 200 in a 192.0.2.1",
+            "ns.example. 200 in a 192.0.2.53",
+        ]
+
+
+def test_compression_stays_right_behind_another_question_in_the_same_spelling_or_not() -> None:
+    found = entry("www.example 300 IN NS ns.www.example", "www.example 300 IN NS ns.example", rtype="NS")
+    message = delivered(found, "www.example", "NS", 1_000.0)
+    assert [text.lower() for text in told(message)] == [
+        "www.example. 300 in ns ns.www.example.",
+        "www.example. 300 in ns ns.example.",
+    ]
+
+
+def test_an_answer_that_no_message_can_hold_without_compression_is_refused() -> None:
+    """A stray must be removed, so the rest is written anew."""
+    owner = "a" * 60 + "." + "b" * 60 + ".example"
+    records = [f"{owner} 300 IN A 10.0.{number >> 8}.{number & 255}" for number in range(3_000)]
+    octets = response(query(owner), *records, "stray.example 300 IN A 192.0.2.66")
+    assert len(octets) < 65_536
+    with pytest.raises(FormError):
+        kept(octets, owner, "A")
+
+
+@pytest.mark.parametrize(
+    ("answer", "offset"),
+    [
+        # Behind the question an A record, then a CNAME record whose target begins at some octet of the first.
+        pytest.param("c00c 0001 0001 00036162 0004 c0000201", 7, id="a TTL"),
+        pytest.param("c00c 0001 0001 0000012c 0004 03616200", 12, id="an address, which does not change"),
+    ],
+)
+def test_names_do_not_change_with_what_is_changed_in_the_answer(answer: str, offset: int) -> None:
+    """Whatever octets a pointer leads to: what was judged is what the client reads, now and later."""
+    asked = "www.example"
+    start = 12 + len(question(asked))
+    pointer = struct.pack("!H", 0xC000 | start + offset)
+    octets = unhex("1234 8180 0001 0002 0000 0000") + question(asked) + unhex(answer)
+    octets += unhex("c00c 0005 0001 0000012c 0002") + pointer
+    try:
+        found = kept(octets, asked, "A")
+    except (FormError, ChainError):
+        return
+    for now in (1_000.0, 1_100.0):
+        body = found.aged_body(now, None)
+        again = read(unhex("fedc 8580 0001") + found.counts + question(asked) + body, name(asked))
+        assert [record.target for record in again.records if record.rtype == 5] == list(found.chain)
+
+
+def test_upstreams_word_on_dnssec_is_kept() -> None:
+    assert entry("www.example 300 IN A 192.0.2.1", flags=dns.flags.AD).is_authentic
+    assert not entry("www.example 300 IN A 192.0.2.1").is_authentic
+
+
+RECORDS = [
+    "www.example 300 IN A 192.0.2.1",
+    "www.example 200 IN CNAME edge.example",
+    "edge.example 100 IN A 192.0.2.2",
+    "edge.example 3600 IN CNAME last.test",
+    "last.test 50 IN AAAA 2001:db8::1",
+    "other.example 10 IN TXT stray",
+    "example 60 IN DNAME other.test",
+    "example 120 IN SOA ns.example host.example 1 3600 600 86400 60",
+    "www.example 300 IN HTTPS 1 edge.example alpn=h2",
+    "www.example 0 IN MX 10 mx.example",
+    "mx.example 4294967295 IN A 192.0.2.3",
+]
+some = st.lists(st.sampled_from(RECORDS), max_size=5)
+
+
+@many
+@given(
+    some,
+    some,
+    some,
+    st.sampled_from(["A", "AAAA", "CNAME", "HTTPS", "MX", "ANY"]),
+    st.floats(min_value=0, max_value=5_000),
+)
+def test_whatever_is_kept_is_well_formed_at_any_age(
+    answer: list[str], authority: list[str], additional: list[str], rtype: str, age: float
+) -> None:
+    try:
+        found = entry(*answer, rtype=rtype, authority=authority, additional=additional)
+    except ChainError:
+        return
+    message = delivered(found, "www.example", rtype, 1_000.0 + age)
+    shown = told(message)
+    assert len(shown) == sum(struct.unpack("!3H", found.counts))
+    allowed = {each.split()[0] + "." for each in (*answer, *authority, *additional)}
+    assert {each.split()[0].lower() for each in shown} <= {each.lower() for each in allowed}
+    for section in message.sections[1:]:
+        for rrset in section:
+            assert 0 <= rrset.ttl <= LIMITS.max_ttl
+    for each in (*found.chain, *found.extras):
+        left = found.without([each], name("www.example"))
+        assert len(left.body) <= 65_535
+        assert each not in {
+            r.name.canonicalize().to_wire() for r in delivered(left, "www.example", rtype, 1_000.0).additional
+        }
+
+
+# Bombs: CPU time, as the machine may be busy.
+
+
+def bomb(alias_count: int, rtype: int, rdata: bytes) -> bytes:
+    """A chain of long names, then as many records as fit, whose owner ends each by its octets but not by its labels."""
+    names = [wire("www.example")]
+    for number in range(alias_count):
+        names.append(b"\1a" * 120 + bytes([4, 97 + number, 120, 1, 98]) + b"\0")  # its last label is N x 1 b
+    body, count = b"", 0
+    for owner, target in pairwise(names):
+        body += owner + struct.pack("!HHIH", 5, 1, 300, len(target)) + target
+        count += 1
+    part = b"\1b\0" + struct.pack("!HHIH", rtype, 1, 300, len(rdata)) + rdata
+    room = (65_535 - 12 - len(question("www.example")) - len(body)) // len(part)
+    return struct.pack("!6H", 0, 0x8180, 1, count + room, 0, 0) + question("www.example") + body + part * room
+
+
+@pytest.mark.parametrize(
+    "octets",
+    [
+        pytest.param(bomb(16, 39, b"\xc0\x0c"), id="4,000 DNAME records that look like ancestors"),
+        pytest.param(bomb(16, 46, bytes(18) + b"\xc0\x0c"), id="2,000 RRSIG records that look like ancestors"),
+        pytest.param(bomb(0, 39, b"\0"), id="4,000 DNAME records"),
+    ],
+)
+def test_a_bomb_of_64_kib_takes_less_than_half_a_second(octets: bytes) -> None:
+    assert len(octets) <= 65_535
+    started = time.process_time()
+    with suppress(FormError, ChainError):
+        kept(octets, "www.example", "A")
+    assert time.process_time() - started < 0.5
+
+
+# The cache
+
+
+def address(number: int = 1, ttl: int = 300, now: float = 1_000.0) -> Entry:
+    return entry(f"www.example {ttl} IN A 192.0.2.{number}", now=now)
+
+
+def test_what_is_put_is_got_until_it_is_over_and_then_dropped() -> None:
+    cache, found = Cache(LIMITS), address(ttl=10)
+    cache.put(b"k", found)
+    assert cache.get(b"k", 1_009.9) is found
+    assert cache.get(b"other", 1_000.0) is None
+    assert cache.get(b"k", 1_010.0) is None
+    assert cache.get(b"k", 1_000.0) is None
+    assert len(cache) == 0
+
+
+def test_an_answer_takes_the_place_of_the_older_one() -> None:
+    cache, fresh = Cache(LIMITS), address(2)
+    cache.put(b"k", address(1))
+    cache.put(b"k", fresh)
+    assert cache.get(b"k", 1_000.0) is fresh
+    assert len(cache) == 1
+
+
+def test_an_answer_of_no_lifetime_is_not_kept_and_leaves_an_older_one() -> None:
+    cache, found = Cache(LIMITS), address()
+    cache.put(b"k", found)
+    cache.put(b"k", address(ttl=0))
+    cache.put(b"other", address(ttl=0))
+    assert cache.get(b"k", 1_000.0) is found
+    assert len(cache) == 1
+
+
+def test_the_least_recently_used_goes_first() -> None:
+    cache = Cache(Limits(3, 1_000_000, 3_600, 300))
+    for each in (b"a", b"b", b"c"):
+        cache.put(each, address())
+    cache.get(b"a", 1_000.0)
+    cache.put(b"d", address())
+    assert [cache.get(each, 1_000.0) is not None for each in (b"a", b"b", b"c", b"d")] == [True, False, True, True]
+
+
+def test_octets_are_bounded_too() -> None:
+    size = len(address().body) + 1
+    cache = Cache(Limits(1_000, 5 * size, 3_600, 300))
+    for number in range(100):
+        cache.put(bytes([number]), address())
+    assert len(cache) == 5
+    big = entry(*(f"www.example 300 IN TXT {'x' * 200}" for _ in range(20)), rtype="TXT")
+    assert len(big.body) > 5 * size
+    cache.put(b"big", big)
+    assert len(cache) == 0, "one that is larger than all the room is not kept"
+    for number in range(3):
+        cache.put(bytes([number]), address())
+    assert len(cache) == 3
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("pg"), st.integers(min_value=0, max_value=6), st.integers(min_value=0, max_value=30)),
+        max_size=60,
+    )
+)
+def test_the_cache_agrees_with_a_list_of_what_was_put(acts: list[tuple[str, int, int]]) -> None:
+    """Bounds of 4 entries; time goes on by the third number with each act."""
+    cache, now = Cache(Limits(4, 1_000_000, 3_600, 300)), 1_000
+    model: list[tuple[bytes, Entry]] = []  # least recently used first
+    for act, number, wait in acts:
+        wanted = bytes([number])
+        if act == "p":
+            found = address(number + 1, ttl=wait, now=float(now))
+            cache.put(wanted, found)
+            if found.lifetime:
+                model = [*(each for each in model if each[0] != wanted), (wanted, found)][-4:]
+        else:
+            expected = next((each[1] for each in model if each[0] == wanted), None)
+            model = [each for each in model if each[0] != wanted]
+            if expected is not None and expected.remaining(now) > 0:
+                model.append((wanted, expected))
+            else:
+                expected = None
+            assert cache.get(wanted, now) is expected
+        assert len(cache) == len(model)
+        now += wait
+
+
+def test_everything_can_be_forgotten() -> None:
+    cache = Cache(Limits(2, 1_000_000, 3_600, 300))
+    cache.put(b"a", address())
+    cache.clear()
+    assert len(cache) == 0
+    for each in (b"a", b"b"):
+        cache.put(each, address())
+    assert len(cache) == 2
+
+
+def test_names_types_do_and_cd_are_kept_apart() -> None:
+    keys = {
+        key(name(each), rtype, do=do, cd=cd)
+        for each in ("www.example", "example", ".")
+        for rtype in (1, 28, 256, 257)
+        for do in (False, True)
+        for cd in (False, True)
+    }
+    assert len(keys) == 3 * 4 * 4
