@@ -60,6 +60,7 @@ class Forwarder:
         self._attempts: set[_Attempt] = set()
         self._sweep: asyncio.TimerHandle | None = None
         self._outbox: list[tuple[Reply, bytes]] = []
+        self._probes: dict[Exchange[Any], bool] = {}  # all True; the oldest first
         self.groups: Sequence[UpstreamGroup] = ()
 
     def configure(self, timeout_s: float, deadline_s: float) -> None:
@@ -75,7 +76,7 @@ class Forwarder:
         if self._sweep is None:
             self._sweep = asyncio.get_running_loop().call_later(SWEEP_S, self._on_sweep)
         for upstream in group.probes(now):
-            self._send(attempt, upstream, now)
+            self._probe(attempt, upstream, now)
         self._try_next(attempt, now)
         if self._outbox:  # no upstream could be asked at all
             self.on_batch_end()
@@ -97,12 +98,19 @@ class Forwarder:
     def on_response(self, exchange: Exchange[tuple[_Attempt, Upstream]], octets: bytes) -> None:
         """Take a response over UDP."""
         attempt, upstream = exchange.purpose
-        self._take_response(attempt, upstream, exchange.since, octets)
+        is_probe = self._probes.pop(exchange, False)
+        if is_probe and attempt not in self._attempts:
+            upstream.answered(self._now() - exchange.since)  # it is back; the question was answered by another
+        elif not (attempt.forward.by_tcp and octets[2] & codes.TC):  # that much is known already
+            self._take_response(attempt, upstream, exchange.since, octets)
 
     def on_refused(self, exchange: Exchange[tuple[_Attempt, Upstream]]) -> None:
         """Nobody listens there."""
         attempt, upstream = exchange.purpose
-        self._take_failure(attempt, upstream, "unreachable")
+        if self._probes.pop(exchange, False):
+            upstream.failed("unreachable", self._now(), counts_against=True)
+        else:
+            self._take_failure(attempt, upstream, "unreachable")
 
     def on_batch_end(self) -> None:
         """Send what has been answered, back to back: a client that is woken once gets all that is ready."""
@@ -138,6 +146,15 @@ class Forwarder:
             return False
         attempt.exchanges.append((upstream, exchange))
         return True
+
+    def _probe(self, attempt: _Attempt, upstream: Upstream, now: float) -> None:
+        """Ask an upstream that is down the same question: its answer counts, nobody waits for it."""
+        rest, question = _query(attempt.forward)
+        upstream.queries += 1
+        try:
+            self._probes[upstream.pool.send(rest, question, (attempt, upstream), now)] = True
+        except OSError:
+            upstream.failed("unreachable", now, counts_against=True)
 
     def _take_response(self, attempt: _Attempt, upstream: Upstream, since: float, octets: bytes) -> None:
         if attempt not in self._attempts:
@@ -194,9 +211,14 @@ class Forwarder:
             elif now >= attempt.retry_at and attempt.task is None:
                 self._note_silence(attempt, now)
                 self._try_next(attempt, now)
+        for exchange in [each for each in self._probes if now >= each.since + self._timeout_s]:
+            del self._probes[exchange]
+            _attempt, upstream = exchange.purpose
+            upstream.pool.forget(exchange)
+            upstream.failed("timeout", now, counts_against=True)
         self.on_batch_end()
         loop = asyncio.get_running_loop()
-        self._sweep = loop.call_later(SWEEP_S, self._on_sweep) if self._attempts else None
+        self._sweep = loop.call_later(SWEEP_S, self._on_sweep) if self._attempts or self._probes else None
 
     def _note_silence(self, attempt: _Attempt, now: float) -> None:
         """Hold a time-out against the upstream; its answer still counts, should it come before the deadline."""

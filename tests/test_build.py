@@ -440,8 +440,9 @@ def configurations(draw: st.DrawFn) -> dict[str, Any]:
         own = [network for network, share in zip(networks, shares, strict=True) if share == number]
         if own:
             groups[label] = draw(group_shapes) | {"networks": own}
-    entries = []
-    for number, shape in enumerate(draw(st.lists(exemption_shapes, max_size=2))):
+    entries: list[dict[str, object]] = []
+    for number, drawn in enumerate(draw(st.lists(exemption_shapes, max_size=2))):
+        shape: dict[str, Any] = dict(drawn)
         end = f"2024-10-0{int(shape['start'][-1]) + shape.pop('length') - 1}"
         entries.append(shape | {"id": f"EX-{number}", "owner": "o", "reason": "r", "approved_by": "a", "end": end})
     return {

@@ -59,8 +59,9 @@ def local(query: Query, kind: Special, ttl: int) -> bytes:
     return build.response(query, rcode, _ONE_AUTHORITY, soa_record(ttl))
 
 
-def minimal_any(query: Query, ttl: int) -> bytes:
+def minimal_any(query: Query, verdict: Verdict, ttl: int) -> bytes:
     """Answer ANY over UDP with one small record (RFC 8482 section 4.2)."""
+    ttl = ttl if verdict.valid_s is None else min(ttl, verdict.valid_s)
     record = b"".join((_QNAME, codes.HINFO.to_bytes(2, "big"), b"\0\1", ttl.to_bytes(4, "big"), b"\0\x09", _HINFO))
     return build.response(query, codes.NOERROR, _ONE_ANSWER, record)
 

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from dnsfilter.core.clients import ClientRow
-from dnsfilter.engine.interface import Answered, Clock, Dropped, Forward, Joined, Reply, Transport
+from dnsfilter.engine.interface import PROBE_OUTCOME, Answered, Clock, Dropped, Forward, Joined, Reply, Transport
 
 DATAGRAM = 1_500  # octets read; a query that is longer is none
 BATCH = 128  # datagrams a wake-up, so that timers and streams get their turn
@@ -104,6 +104,7 @@ class Datagrams:
                 if taken is None:
                     continue
                 octets, outcome = taken
+                answered -= outcome == PROBE_OUTCOME
             counts[outcome] += 1
             answered += 1
             try:
@@ -136,7 +137,7 @@ class Datagrams:
                     continue
             octets, outcome = taken
             self._engine.counts[outcome] += 1
-            answered += 1
+            answered += outcome != PROBE_OUTCOME
             self._send_from(sock, client, source, message[:2] + octets)
         self._end_batch(answered, now, forwards)
 

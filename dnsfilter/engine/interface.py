@@ -40,6 +40,9 @@ class Outcome:
     cache: str  # hit, miss, or empty where no cache was asked
 
 
+PROBE_OUTCOME = 0  # number of the outcome of probes: they are not counted
+
+
 @dataclass(frozen=True, slots=True)
 class Answered:
     """The response is ready."""

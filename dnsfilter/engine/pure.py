@@ -20,6 +20,7 @@ from dnsfilter.core.wire.query import BadQuery, NotAQuery, Query, parse
 from dnsfilter.engine.datagrams import Datagrams
 from dnsfilter.engine.interface import (
     DURATIONS,
+    PROBE_OUTCOME,
     Answered,
     Clock,
     Completed,
@@ -77,7 +78,7 @@ class PureEngine:
         self._cache = Cache(settings.limits)
         self._pending: dict[bytes, Forward] = {}
         self._waiting = 0
-        self.counts: list[int] = []
+        self.counts: list[int] = [0]  # by number of outcome; number 0 is that of probes, and not told
         self._outcomes: dict[tuple[str, str, int, str, str, str, str], int] = {}
         self.dropped: Counter[str] = Counter()
         self._durations = [0] * (len(DURATIONS) + 1)
@@ -106,9 +107,10 @@ class PureEngine:
 
     def load(self, policy: Policy, *, keep_cache: bool) -> None:
         """Put a policy in force. What waits for an upstream is judged anew when its response comes."""
-        self._policy = replace(policy, generation=self._policy.generation + 1)
-        if not keep_cache:
+        if not keep_cache or policy.zones != self._policy.zones:
             self._cache.clear()
+            self._pending = {}  # what is out is answered to those who wait, and neither kept nor joined
+        self._policy = replace(policy, generation=self._policy.generation + 1)
         self._rows.clear()
         self._datagrams.forget()
         self._datagrams.has_exemptions = any(row.exemptions for row in policy.clients.all_rows())
@@ -130,7 +132,8 @@ class PureEngine:
         result = self.take(message, client, transport, now, wall, reply)
         if isinstance(result, Answered):
             self.counts[result.outcome] += 1
-            self.measure(self._now() - now, 1)
+            if result.outcome != PROBE_OUTCOME:
+                self.measure(self._now() - now, 1)
         elif isinstance(result, Dropped):
             self.dropped[result.reason] += 1
         return result
@@ -204,7 +207,7 @@ class PureEngine:
             elif (rcode := _META.get(query.qtype)) is not None:
                 octets = build.response(query, rcode)
             elif query.qtype == codes.ANY and transport is Transport.UDP:
-                octets = answer.minimal_any(query, policy.blocking.ttl)
+                octets = answer.minimal_any(query, verdict, policy.blocking.ttl)
             else:
                 wanted = key(query.name, query.qtype, do=edns is not None and edns.do, cd=query.cd)
                 entry = self._cache.get(wanted, now)
@@ -318,7 +321,8 @@ class PureEngine:
             return self.fail(forward, codes.EDE_INVALID_DATA, str(error), now)
         except response.FormError:
             return Rejected("malformed")
-        self._cache.put(forward.key, entry)
+        if self._pending.get(forward.key) is forward:
+            self._cache.put(forward.key, entry)
         return self._finish(forward, entry, now, wall)
 
     def give_up_on_tcp(self, forward: Forward, now: float, wall: float) -> Completed:
@@ -372,6 +376,8 @@ class PureEngine:
 
     def _outcome(self, transport: str, client: str, rcode: int, verdict: Verdict | None = None, cache: str = "") -> int:
         """Return the number of an outcome; there are as many as the configuration's labels allow."""
+        if transport == PROBED:
+            return PROBE_OUTCOME
         outcome = (
             transport,
             "ipv6" if ":" in client else "ipv4",
@@ -389,6 +395,8 @@ class PureEngine:
 
     def _count(self, waiter: Waiter, octets: bytes, verdict: Verdict, now: float) -> None:
         outcome = self._outcome(waiter.transport, waiter.client, octets[3] & 15, verdict, "miss")
+        if outcome == PROBE_OUTCOME:
+            return
         self.counts[outcome] += 1
         self.measure(max(0.0, now - waiter.since), 1)
 
@@ -402,7 +410,6 @@ class PureEngine:
         outcomes = {
             Outcome(transport, family, codes.RCODE_NAMES[rcode], *rest): self.counts[number]
             for (transport, family, rcode, *rest), number in self._outcomes.items()
-            if transport != PROBED
         }
         return Counters(
             outcomes=outcomes,

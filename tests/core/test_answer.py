@@ -199,7 +199,7 @@ def test_names_answered_here_octet_by_octet(kind: Special, rtype: int, rcode: in
 
 def test_any_over_udp_is_answered_by_one_small_record() -> None:
     """RFC 8482 section 4.2."""
-    octets = answer.minimal_any(asked(255), 60)
+    octets = answer.minimal_any(asked(255), Verdict(Action.FORWARDED, "managed"), 60)
     assert octets == unhex(f"1234 8180 0001 0001 0000 0000 {NAME} 00ff 0001 {HINFO_RECORD}")
     [rrset] = check(octets).answer
     assert rrset.to_text().split(" ", 4)[1:] == ["60", "IN", "HINFO", '"RFC8482" ""']

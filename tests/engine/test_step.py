@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 
 from dnsfilter.core.clients import ClientRow, Style
 from dnsfilter.core.exemptions import Exemption
+from dnsfilter.core.names import is_at_or_below
 from dnsfilter.core.policy import Policy
 from dnsfilter.core.rules import Rules
+from dnsfilter.core.wire.response import read
 from dnsfilter.engine.interface import Completed, Dropped, Forward, Joined, Outcome, Rejected, Transport
 from tests.core.make import labels_to_wire, many, name, opt, option, query, question, response, suffixes, texts, unhex
 from tests.core.wire.test_query import mutated
@@ -31,7 +33,7 @@ SOA = "example 120 IN SOA ns.example host.example 1 3600 600 86400 60"
 
 
 def rules(*more: str) -> list[Rules]:
-    return [suffixes("banned.example", *more), suffixes("watched.example")]
+    return [suffixes("banned.example", "banned.test", *more), suffixes("watched.example")]
 
 
 def shared(*more: str, zones: dict[bytes, int] | None = None, end: float = END) -> Policy:
@@ -292,8 +294,8 @@ def test_a_probe_tells_the_block_and_is_not_counted(asking: Asking) -> None:
     assert is_sinkhole(octets)
     assert asking.engine.probe(query("www.example"), MANAGED, clock.now, clock.wall) is None
     assert asking.engine.probe(query("banned.example"), OTHER, clock.now, clock.wall) is None
-    counters = asking.engine.counters()
-    assert (dict(counters.outcomes), sum(counters.durations), counters.dropped) == ({}, 0, {}) or not outcomes(asking)
+    assert outcomes(asking) == {}
+    assert sum(asking.engine.counters().durations) == 0
 
 
 def test_the_name_that_readiness_checks_ask_of_a_listener_is_answered_and_not_counted(asking: Asking) -> None:
@@ -333,7 +335,7 @@ CHAIN = ("www.example 300 IN CNAME edge.Banned.example", "edge.Banned.example 30
             id="in the middle of a chain",
         ),
         pytest.param("CNAME", CHAIN[:1], id="an alias asked for by type"),
-        pytest.param("AAAA", ("example 300 IN DNAME banned.example",), id="DNAME"),
+        pytest.param("AAAA", ("example 300 IN DNAME banned.test",), id="DNAME"),
         pytest.param("HTTPS", ("www.example 300 IN HTTPS 0 banned.example",), id="HTTPS, AliasMode"),
         pytest.param(
             "HTTPS", ("www.example 300 IN HTTPS 1 banned.example ipv4hint=198.51.100.1",), id="HTTPS, ServiceMode"
@@ -356,7 +358,7 @@ def test_the_chain_is_judged_for_each_client_on_fresh_and_on_cached_answers(
             found[client].append(result)
     assert all(len(texts(octets)) == len(answer) for octets in found[OTHER])
     for octets in found[MANAGED]:
-        assert octets == asking.answer(asked.replace(question("www.example", rtype), question("www.example", rtype)))
+        assert octets == found[MANAGED][0]
         assert edes(octets) == [(15, "Not allowed")]
         assert b"\x06banned" not in octets[12 + len(question("www.example")) :]
     blocked = [outcome for outcome in outcomes(asking) if outcome.verdict == "blocked"]
@@ -726,7 +728,6 @@ def test_an_error_of_ours_costs_one_query_and_is_counted(asking: Asking, caplog:
 
 
 def test_every_query_is_counted_once_in_each_way(asking: Asking) -> None:
-    asking.answer(query("banned.example"), "2001:db8::9") if False else None
     asking.answer(query("banned.example"))
     asking.answer(query("banned.example"), MANAGED, Transport.TCP)
     asking.answer(query("www.example"), STRANGER)
@@ -806,8 +807,11 @@ def test_any_response_completes_is_asked_anew_or_is_rejected(
     if isinstance(result, Completed):
         assert len(result.responses) == 2
         for _, sent in result.responses:
-            dns.message.from_wire(sent, one_rr_per_rrset=True)
-        assert b"\xc0\0\2\x42" not in result.responses[1][1], "an address of a blocked name"
+            read(sent, name("www.example"))
+        for record in read(result.responses[1][1], name("www.example")).records:
+            if record.section == 2 or record.rtype in (5, 39, 64, 65):
+                assert not is_at_or_below(record.owner, name("banned.example"))
+                assert record.target is None or not is_at_or_below(record.target, name("banned.example"))
     else:
         assert isinstance(result, Forward | Rejected)
         assert isinstance(asking.step(asked, MANAGED), Joined)

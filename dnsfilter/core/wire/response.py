@@ -245,7 +245,7 @@ LAYOUTS: dict[int, Check] = {
     codes.HINFO: _layout("s s"),
     14: _layout("n n"),  # MINFO
     codes.MX: _layout("2 n"),
-    codes.TXT: _strings,
+    **dict.fromkeys((codes.TXT, 56, 99, 258, 261, 262), _strings),  # NINFO, SPF, AVC, RESINFO, WALLET
     17: _layout("n n"),  # RP
     18: _layout("2 n"),  # AFSDB
     21: _layout("2 n"),  # RT
