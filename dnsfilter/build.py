@@ -77,7 +77,8 @@ class Inputs:
     hash: str = field(init=False)
 
     def __post_init__(self) -> None:
-        parts = [__version__, self.text, str(self.request), str(self.upstreams)]
+        given = self.request
+        parts = [__version__, self.text, f"{given.config} {given.listen} {given.upstream}", str(self.upstreams)]
         parts += [f"{each.name} {each.where} {each.sha256}" for each in self.sources]
         self.hash = hashlib.sha256("\0".join(parts).encode()).hexdigest()
 

@@ -10,6 +10,8 @@ from dnsfilter.core.index import Index
 from dnsfilter.settings import Request
 from dnsfilter.snapshot import BadSnapshot, Head, Reader
 
+BUILD_S = 300.0  # a policy of a million names takes about two
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal(Exception):
@@ -35,8 +37,14 @@ async def build(request: Request, *, is_nice: bool) -> Path:
         stderr=asyncio.subprocess.PIPE,
     )
     try:
-        asked = json.dumps(asdict(request) | {"nice": is_nice}).encode()
-        out, errors = await process.communicate(asked)
+        async with asyncio.timeout(BUILD_S):
+            asked = json.dumps(asdict(request) | {"nice": is_nice}).encode()
+            out, errors = await process.communicate(asked)
+    except TimeoutError:
+        process.kill()
+        raise Refusal(
+            f"the policy was not built within {BUILD_S:.0f} s: is a list on a file system that hangs?", 1
+        ) from None
     except asyncio.CancelledError:
         process.kill()
         raise

@@ -138,3 +138,11 @@ def keep(path: Path) -> None:
     kept = path.with_name(IN_FORCE)
     if path != kept:
         path.replace(kept)
+
+
+def sweep_out(state: Path) -> None:
+    """Remove what a process that was killed left half done."""
+    for pattern in ("*.snapshot", "*.partial"):
+        for left in state.glob(pattern):
+            if left.name != IN_FORCE:
+                left.unlink(missing_ok=True)

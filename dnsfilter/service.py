@@ -23,7 +23,7 @@ from dnsfilter.engine.pure import Settings as EngineSettings
 from dnsfilter.forward import Forwarder
 from dnsfilter.listen.stream import StreamListeners
 from dnsfilter.operations import ENGINE, Operations
-from dnsfilter.reloading import Reloader, keep
+from dnsfilter.reloading import Reloader, keep, sweep_out
 from dnsfilter.settings import Request, Settings
 from dnsfilter.snapshot import IN_FORCE, Head, policy_of
 from dnsfilter.upstream.group import Upstream, UpstreamGroup
@@ -121,6 +121,7 @@ async def _prepare(request: Request) -> tuple[Head, Index, Opened]:
         logging.getLogger().setLevel(head.settings.log_level.upper())
         opened = Opened(head.settings)
         keep(path)
+        sweep_out(path.parent)
     except child.Refusal as error:
         raise StartError(str(error), error.status) from None
     except (StateInUse, CannotListen) as error:

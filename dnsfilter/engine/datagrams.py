@@ -210,8 +210,9 @@ def _source(ancillary: list[tuple[int, int, bytes]]) -> list[tuple[int, int, byt
     """Turn the packet information received into that for the answer: from the address asked."""
     for level, kind, data in ancillary:
         if level == socket.IPPROTO_IP and kind == IP_PKTINFO:
-            _interface, _local, asked = _PKTINFO.unpack(data)
-            return [(level, kind, _PKTINFO.pack(0, asked, bytes(4)))]
+            _interface, local, _asked = _PKTINFO.unpack(data)
+            return [(level, kind, _PKTINFO.pack(0, local, bytes(4)))]
         if level == socket.IPPROTO_IPV6 and kind == socket.IPV6_PKTINFO:
-            return [(level, kind, data)]
+            is_link_local = data[0] == 0xFE and data[1] & 0xC0 == 0x80  # only then the interface is needed
+            return [(level, kind, data if is_link_local else data[:16] + bytes(4))]
     return []
