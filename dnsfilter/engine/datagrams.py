@@ -57,7 +57,7 @@ class Datagrams:
         self._wall = wall
         self._sockets: list[socket.socket] = []
         self._memos: dict[str, Memo] = {}  # by client address
-        self._by_row: dict[int, Memo] = {}  # by identity of the row
+        self._by_row: dict[tuple[int, bool], Memo] = {}  # by identity of the row, and IPv6: they are counted apart
         self._reused = self._reused_octets = 0
         self._second: tuple[int, int] = (0, 0)
         self.has_exemptions = False  # then answers depend on the wall clock's second too
@@ -200,7 +200,7 @@ class Datagrams:
         if memo is None:
             if len(self._memos) >= REUSED:
                 self._memos.clear()
-            memo = self._memos[client] = self._by_row.setdefault(id(self._engine.row(client)), {})
+            memo = self._memos[client] = self._by_row.setdefault((id(self._engine.row(client)), ":" in client), {})
         memo[rest] = taken
         self._reused += 1
         self._reused_octets += size
