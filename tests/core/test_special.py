@@ -67,7 +67,7 @@ def test_names_with_an_answer_of_their_own(text: str, expected: Special) -> None
         *("home.arpa.example", "xhome.arpa", "xresolver.arpa", "resolver.example"),
         *("15.172.in-addr.arpa", "32.172.in-addr.arpa", "172.in-addr.arpa", "63.100.in-addr.arpa"),
         *("128.100.in-addr.arpa", "100.in-addr.arpa", "192.in-addr.arpa", "167.192.in-addr.arpa", "169.in-addr.arpa"),
-        *("11.in-addr.arpa", "110.in-addr.arpa", "x10.in-addr.arpa", "8.8.8.8.in-addr.arpa"),
+        *("11.in-addr.arpa", "110.in-addr.arpa", "x10.in-addr.arpa", "1.18.198.in-addr.arpa"),
         *("3.0.192.in-addr.arpa", "0.192.in-addr.arpa", "255.255.255.in-addr.arpa", "1.255.255.255.in-addr.arpa"),
         *("c.f.ip6.arpa", "f.ip6.arpa", "e.f.ip6.arpa", "c.e.f.ip6.arpa", "7.e.f.ip6.arpa", "0.1.0.0.2.ip6.arpa"),
         "2.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.ip6.arpa",

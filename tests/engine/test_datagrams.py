@@ -11,7 +11,7 @@ from typing import Any
 
 import dns.rcode
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dnsfilter import workers
@@ -359,6 +359,11 @@ events = st.lists(
     palette=palettes,
     who=st.lists(st.sampled_from(CLIENTS), min_size=1, max_size=3, unique=True),
     rounds=st.lists(events, min_size=1, max_size=6),
+)
+@example(
+    palette=[(("x.banned.example", "A"), b"", True)],
+    who=["127.0.1.70", "127.0.1.9"],
+    rounds=[[], [("wall", 10.0)], [("wall", 10.0)], [("wall", -3_600.0)]],
 )
 def test_answers_used_again_are_equal_to_answers_made_anew(
     palette: list[tuple[tuple[str, str], bytes, bool]], who: list[str], rounds: list[list[tuple[Any, ...]]]

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -20,13 +20,54 @@ from tests.scenarios.client import Address
 
 START_S = 20.0
 STOP_S = 10.0
-COMMAND: Sequence[str] = (sys.executable, "-m", "dnsfilter", "run", "-c")
+COMMAND_S = 30.0
+ROOT = Path(__file__).parents[2]
+PROGRAM: Sequence[str] = (sys.executable, "-m", "dnsfilter")
 
 
 def address(text: str) -> Address:
     """An address from "127.0.0.1:53" or "[::1]:53"."""
     host, _, port = text.rpartition(":")
     return host.strip("[]"), int(port)
+
+
+def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment of a dnsfilter process: ours, without what would change its configuration."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("DNSFILTER_CONFIG")}
+    return kept | {"PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "always", "PYTHONDEVMODE": ""} | dict(more or {})
+
+
+def command(
+    *words: str | Path, env: Mapping[str, str] | None = None, user: int | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run one command of dnsfilter to its end. user: as which user; None: as ourselves."""
+    done = subprocess.run(
+        [*PROGRAM, *map(str, words)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_S,
+        check=False,
+        env=environment(env),
+        cwd=ROOT,
+        **as_user(user),
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+def as_user(user: int | None) -> dict[str, Any]:
+    """What subprocess has to be told so that a process runs as an ordinary user, without any capability."""
+    return {} if user is None else {"user": user, "group": user, "extra_groups": []}
+
+
+def eventually(what: str, is_so: Callable[[], object], timeout_s: float = 10.0, every_s: float = 0.05) -> float:
+    """Wait until something is so, and return after how many seconds it was."""
+    begun = time.monotonic()
+    while not is_so():
+        assert time.monotonic() - begun < timeout_s, f"not within {timeout_s} s: {what}"
+        time.sleep(every_s)
+    return time.monotonic() - begun
 
 
 class Service:
@@ -36,16 +77,35 @@ class Service:
     Its end fails if it died, did not exit with 0, printed a traceback or counted an internal error.
     """
 
-    def __init__(self, directory: Path, config: Mapping[str, Any], *, dns: Sequence[str] = ("127.0.0.1:0",)) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        config: Mapping[str, Any],
+        *,
+        dns: Sequence[str] = ("127.0.0.1:0",),
+        options: Sequence[str] = (),
+    ) -> None:
+        """Write the configuration. options: further words of the command line."""
         self.state = directory / "state"
         self.state.mkdir(mode=0o700)
         self.config_file = directory / "dnsfilter.yaml"
-        whole = {"listen": {"dns": list(dns), "admin": "127.0.0.1:0"}, "state": str(self.state), **config}
-        self.config_file.write_text(yaml.safe_dump(whole, sort_keys=False))
+        self._written = {"listen": {"dns": list(dns), "admin": "127.0.0.1:0"}, "state": str(self.state)}
+        self.configure(config)
+        self.words: Sequence[str] = ("run", "-c", str(self.config_file), *options)
+        self.env: Mapping[str, str] = {}
+        self.user: int | None = None
         self._output = directory / "output.txt"
         self._process: subprocess.Popen[bytes] | None = None
         self.addresses: list[Address] = []
-        self.admin: Address = ("", 0)
+        self.admin: Address = ("", 0)  # port 0: none
+
+    def configure(self, config: Mapping[str, Any]) -> None:
+        """Write the configuration anew, with the same addresses and state directory unless it says otherwise."""
+        self.config_file.write_text(yaml.safe_dump({**self._written, **config}, sort_keys=False))
+
+    def command(self, word: str, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run a command with this service's configuration."""
+        return command(word, "-c", self.config_file, *words)
 
     @property
     def dns(self) -> Address:
@@ -64,16 +124,15 @@ class Service:
         return self._output.read_text(errors="replace") if self._output.exists() else ""
 
     def __enter__(self) -> Self:
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("DNSFILTER_CONFIG")}
-        environment |= {"PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "always", "PYTHONDEVMODE": ""}
         with self._output.open("wb") as output:
             self._process = subprocess.Popen(
-                [*COMMAND, str(self.config_file)],
+                [*PROGRAM, *self.words],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=environment,
-                cwd=Path(__file__).parents[2],
+                env=environment(self.env),
+                cwd=ROOT,
+                **as_user(self.user),
             )
         try:
             self._wait_until_ready()
@@ -93,7 +152,7 @@ class Service:
                 time.sleep(0.02)
                 continue
             self.addresses = [address(text) for text in listen["dns"]]
-            self.admin = address(listen["admin"])
+            self.admin = address(listen["admin"]) if "admin" in listen else ("", 0)
             return
         raise AssertionError(f"not serving after {START_S} s; it printed:\n{self.output}")
 
@@ -107,7 +166,7 @@ class Service:
         assert self._process is not None
         try:
             self.check_alive()
-            errors = self.metric("dnsfilter_internal_errors_total")
+            errors = self.metric("dnsfilter_internal_errors_total") if self.admin[1] else 0
             self._process.send_signal(signal.SIGTERM)
             try:
                 status = self._process.wait(STOP_S)

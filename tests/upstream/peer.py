@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from dnsfilter.core.wire.framing import frame
@@ -10,6 +10,7 @@ from tests.core.make import response
 
 Said = bytes | Sequence[bytes] | None
 Script = Callable[["Asked"], Said]
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -48,25 +49,30 @@ class Peer:
     after_s: float = 0.0
     host: str = "127.0.0.1"
     port: int = 0
+    handler: Handler | None = None  # of TCP connections, in place of the script
     _udp: socket.socket | None = None
+    _tcp: socket.socket | None = None
     _server: asyncio.Server | None = None
     _writers: list[asyncio.StreamWriter] = field(default_factory=list)
 
     async def start(self, *, has_tcp: bool = True) -> "Peer":
-        loop = asyncio.get_running_loop()
-        while True:
-            self._udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-            self._udp.bind((self.host, 0))
-            self.port = self._udp.getsockname()[1]
-            if not has_tcp:
-                break
+        """Take a port for UDP and TCP; without TCP, connections are refused."""
+        while self._udp is None:
+            udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+            tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            udp.bind((self.host, 0))
+            self.port = udp.getsockname()[1]
             try:
-                self._server = await asyncio.start_server(self._serve, self.host, self.port)
+                tcp.bind((self.host, self.port))
             except OSError:  # free for UDP alone: another
-                self._udp.close()
+                udp.close()
+                tcp.close()
                 continue
-            break
-        loop.add_reader(self._udp.fileno(), self._read)
+            self._udp, self._tcp = udp, tcp
+        if has_tcp:
+            self._server = await asyncio.start_server(self.handler or self._serve, sock=self._tcp)
+        asyncio.get_running_loop().add_reader(self._udp.fileno(), self._read)
         return self
 
     def _read(self) -> None:
@@ -115,6 +121,8 @@ class Peer:
             self._udp = None
         if self._server is not None:
             self._server.close()
+        if self._tcp is not None:
+            self._tcp.close()
         for writer in self._writers:
             writer.close()
         for _ in range(5):  # the connections' tasks end

@@ -334,12 +334,9 @@ def test_a_tcp_answer_in_small_segments_is_put_together() -> None:
                 await asyncio.sleep(0.01)
             writer.close()
 
-        [one] = await started(lambda asked: response(asked.octets, flags=dns.flags.TC), has_tcp=False)
-        server = await asyncio.start_server(serve, one.host, one.port)
+        one = await Peer(lambda asked: response(asked.octets, flags=dns.flags.TC), handler=serve).start()
         async with bench([one]) as found:
             assert texts(await found.ask()) == ["www.example. 300 IN A 192.0.2.1"]
-        server.close()
-        await asyncio.sleep(1)
 
     run(work)
 

@@ -1,0 +1,733 @@
+"""Another policy in the place of the one in force: whole, at once, or not at all; and no question lost meanwhile."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.scenarios.client import Address, TcpClient, UdpClient, ask, query, read
+from tests.scenarios.conftest import Start
+from tests.scenarios.expect import (
+    EXEMPT,
+    LISTED,
+    MANAGED,
+    UNMANAGED,
+    check_sinkholed,
+    exemption,
+    is_blocked,
+    nothing_of,
+    policy,
+    where,
+)
+from tests.scenarios.service import Service, eventually
+from tests.scenarios.upstream import Send, Upstream, address_of, reply
+
+Config = dict[str, Any]
+IN_FORCE_S = 10.0  # within which a changed list file is
+LARGE = 100_000  # names
+
+
+@pytest.fixture(scope="module")
+def up() -> Iterator[Upstream]:
+    """An upstream for this module."""
+    with Upstream() as upstream:
+        yield upstream
+
+
+@pytest.fixture(scope="module")
+def shared(up: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """One service for the tests that only reload it."""
+    with Service(tmp_path_factory.mktemp("reloaded"), policy(up)) as service:
+        yield service
+
+
+@pytest.fixture
+def reloaded(up: Upstream, shared: Service) -> Service:
+    """The module's service, with the usual policy in force and nothing to complain of."""
+    shared.check_alive()
+    shared.configure(policy(up))
+    done = shared.command("reload")
+    assert done.returncode == 0, done.stderr
+    return shared
+
+
+def merged(config: Mapping[str, Any], *changes: Mapping[str, Any]) -> Config:
+    """A configuration with some keys, at any depth, added or replaced."""
+    result = dict(config)
+    for change in changes:
+        for key, value in change.items():
+            old = result.get(key)
+            result[key] = merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return result
+
+
+def generation(service: Service) -> int:
+    """The generation of the policy in force."""
+    found: int = service.control("status")["policy"]["generation"]
+    return found
+
+
+def ready(service: Service) -> dict[str, Any]:
+    """What /ready says; fail unless its status is 200."""
+    found: dict[str, Any] = json.loads(service.http("/ready"))
+    return found
+
+
+def reload_by_signal(service: Service) -> str:
+    """Send SIGHUP, wait for what comes of it, and return what was logged of it."""
+    before, was = len(service.output), service.control("status")["reloaded_at"]
+    service.signal(signal.SIGHUP)
+
+    def is_over() -> bool:
+        return "reload refused" in service.output[before:] or service.control("status")["reloaded_at"] != was
+
+    eventually("the reload is over", is_over)
+    return service.output[before:]
+
+
+def reload_by_command(service: Service) -> str:
+    """Run `dnsfilter reload`, which has to fail, and return what it says."""
+    done = service.command("reload")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "the old policy stays in force" in done.stderr
+    return done.stderr
+
+
+def inline(*names: str) -> Config:
+    """A change: what the list names."""
+    return {"lists": {"ban": {"domains": [LISTED, *names]}}}
+
+
+# ---- what a reload does and says ----
+
+
+def test_sighup_puts_the_changed_configuration_in_force(up: Upstream, reloaded: Service) -> None:
+    before = generation(reloaded)
+    assert not is_blocked(reloaded.dns, "hangup.example", MANAGED)
+    reloaded.configure(merged(policy(up), inline("hangup.example")))
+    reload_by_signal(reloaded)
+    assert is_blocked(reloaded.dns, "hangup.example", MANAGED)
+    assert is_blocked(reloaded.dns, LISTED, MANAGED)
+    assert generation(reloaded) == before + 1
+
+
+def test_the_reload_command_returns_once_the_policy_is_in_force(up: Upstream, reloaded: Service) -> None:
+    assert not is_blocked(reloaded.dns, "now.example", MANAGED)
+    for change in (inline("now.example"), {}):
+        reloaded.configure(merged(policy(up), change))
+        assert reloaded.command("reload").returncode == 0
+        assert is_blocked(reloaded.dns, "now.example", MANAGED) is bool(change)
+
+
+@pytest.mark.parametrize(
+    ("change", "lines"),
+    [
+        pytest.param(inline("a.example"), ["list 'ban' changed: 1 entries before, 2 now"], id="a list grows"),
+        pytest.param(
+            {
+                "lists": {"more": {"domains": ["a.example", "b.example"]}},
+                "groups": {"managed": {"block": ["ban", "more"]}},
+            },
+            [
+                "list 'more' is new: 2 entries from configuration",
+                "group 'managed' is treated otherwise: lists, allow, only, mode or answer",
+            ],
+            id="a list more",
+        ),
+        pytest.param(
+            {"lists": {"ban": {"mode": "observe"}}},
+            [
+                "list 'ban' is read otherwise: domains, match suffix, mode observe, configuration",
+                "group 'managed' is treated otherwise: lists, allow, only, mode or answer",
+            ],
+            id="a list that is only observed",
+        ),
+        pytest.param(
+            {"groups": {"managed": {"networks": ["127.0.1.0/24", "127.0.4.0/24"]}}},
+            ["group 'managed' gains the networks 127.0.4.0/24"],
+            id="a network more",
+        ),
+        pytest.param(
+            {"groups": {"labs": {"networks": ["127.0.5.0/24"], "block": ["ban"]}}},
+            ["group 'labs' is new: 1 networks"],
+            id="a group more",
+        ),
+        pytest.param({"exemptions": {"entries": []}}, ["exemption EX-1 is gone"], id="an exemption less"),
+        pytest.param(
+            {"exemptions": {"entries": [exemption("EX-1", ["127.0.1.64/28"], ["ban"], end="2098-12-31")]}},
+            ["exemption EX-1 changed"],
+            id="an exemption with another end",
+        ),
+        pytest.param({"blocking": {"ttl": 30}}, ["how blocked questions are answered changed"], id="another TTL"),
+        pytest.param({"access": ["127.0.0.0/8"]}, ["who may ask changed"], id="access"),
+        pytest.param({"protected": ["gouv.example"]}, ["the protected names changed"], id="protected names"),
+    ],
+)
+def test_the_reload_command_prints_what_changed_and_the_policy(
+    up: Upstream, reloaded: Service, change: Config, lines: list[str]
+) -> None:
+    before = generation(reloaded)
+    reloaded.configure(merged(policy(up), change))
+    done = reloaded.command("reload")
+    said = done.stdout.splitlines()
+    running = reloaded.control("status")["policy"]
+    assert done.returncode == 0
+    assert not done.stderr
+    assert sorted(said[: len(lines)]) == sorted(lines)
+    assert said[-1] == f"in force: policy {running['hash']}, generation {before + 1}"
+    assert all(line.startswith(("warning: ", "  ")) for line in said[len(lines) : -1]), said
+
+
+def test_a_reload_of_unchanged_inputs_builds_nothing(reloaded: Service) -> None:
+    before = reloaded.control("status")["policy"]
+    snapshot = (reloaded.state / "policy.snapshot").stat()
+    done = reloaded.command("reload")
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[-1] == f"unchanged: policy {before['hash']}, generation {before['generation']}"
+    assert reloaded.control("status")["policy"] == before
+    after = (reloaded.state / "policy.snapshot").stat()
+    assert (after.st_ino, after.st_mtime_ns) == (snapshot.st_ino, snapshot.st_mtime_ns)
+
+
+def test_a_change_that_decides_nothing_leaves_the_hash(up: Upstream, reloaded: Service) -> None:
+    """Equal hashes decide alike: what is of the node alone is not in it."""
+    before = reloaded.control("status")["policy"]
+    reloaded.configure(merged(policy(up), {"resolve": {"timeout": "1s"}}))
+    done = reloaded.command("reload")
+    assert "timeout_s changed" in done.stdout
+    assert reloaded.control("status")["policy"]["hash"] == before["hash"]
+
+
+def test_the_policy_in_force_has_one_hash_and_generation_everywhere(up: Upstream, reloaded: Service) -> None:
+    reloaded.configure(merged(policy(up), inline("everywhere.example")))
+    assert reloaded.command("reload").returncode == 0
+    running = reloaded.control("status")["policy"]
+    assert reloaded.metric("dnsfilter_policy_info", hash=running["hash"], generation=str(running["generation"])) == 1
+    explained = reloaded.control("explain", name=LISTED, type=1, client=MANAGED, at=None)["explained"]
+    assert explained[0]["policy"] == {"hash": running["hash"], "generation": running["generation"]}
+    assert json.loads(reloaded.command("check", "--json").stdout)["hash"] == running["hash"]
+
+
+# ---- what is refused ----
+
+
+def good(up: Upstream, folder: Path) -> Config:
+    """A policy whose list is a file that can be read."""
+    (folder / "ban.txt").write_text(f"{LISTED}\n")
+    return merged(policy(up), {"lists": {"ban": {"file": str(folder / "ban.txt")}}, "groups": {}}) | {
+        "lists": {"ban": {"file": str(folder / "ban.txt")}}
+    }
+
+
+def bad_configuration(service: Service, _folder: Path) -> list[str]:
+    text = service.config_file.read_text()
+    at = len(text.splitlines()) + 1
+    service.config_file.write_text(text + "grups: {}\n")
+    return [f"{service.config_file}:{at}: ", "grups", "groups"]
+
+
+def no_yaml(service: Service, _folder: Path) -> list[str]:
+    text = service.config_file.read_text()
+    at = len(text.splitlines()) + 1
+    service.config_file.write_text(text + "upstreams: [192.0.2.53\n")
+    return [f"{service.config_file}:{at}"]
+
+
+def missing_list(_service: Service, folder: Path) -> list[str]:
+    (folder / "ban.txt").unlink()
+    return ["list 'ban': ", f"{folder / 'ban.txt'} does not exist", "correct the path or put the list there"]
+
+
+def empty_list(_service: Service, folder: Path) -> list[str]:
+    (folder / "ban.txt").write_text("")
+    return ["list 'ban': ", "the list has no rule"]
+
+
+def comments_only(_service: Service, folder: Path) -> list[str]:
+    (folder / "ban.txt").write_text("# a list\n\n# of nothing\n")
+    return ["list 'ban': ", "nothing in it but comments"]
+
+
+def hosts_as_domains(_service: Service, folder: Path) -> list[str]:
+    (folder / "ban.txt").write_text("".join(f"0.0.0.0 n{number}.example\n" for number in range(20)))
+    return ["list 'ban': ", "0 of 20 lines understood, expected format domains, looks like hosts", "line 1"]
+
+
+def html(_service: Service, folder: Path) -> list[str]:
+    (folder / "ban.txt").write_text("<!DOCTYPE html>\n<html>\n<body>Moved to https://lists.example/</body>\n</html>\n")
+    return ["list 'ban': ", "0 of 4 lines understood", "html", "line 1"]
+
+
+Break = Callable[[Service, Path], list[str]]
+
+
+@pytest.fixture
+def breakable(up: Upstream, reloaded: Service, tmp_path: Path) -> Service:
+    """The module's service with a list from a file."""
+    reloaded.configure(good(up, tmp_path))
+    assert reloaded.command("reload").returncode == 0
+    return reloaded
+
+
+@pytest.mark.parametrize(
+    "how", [pytest.param(reload_by_signal, id="SIGHUP"), pytest.param(reload_by_command, id="command")]
+)
+@pytest.mark.parametrize(
+    ("damage", "is_list"),
+    [
+        pytest.param(bad_configuration, False, id="an unknown key"),
+        pytest.param(no_yaml, False, id="no YAML"),
+        pytest.param(missing_list, True, id="a missing list file"),
+        pytest.param(empty_list, True, id="an empty list"),
+        pytest.param(comments_only, True, id="a list of comments"),
+        pytest.param(hosts_as_domains, True, id="a hosts file under format domains"),
+        pytest.param(html, True, id="HTML in place of a list"),
+    ],
+)
+def test_what_cannot_be_read_leaves_the_old_policy_in_force_and_says_why(
+    up: Upstream, breakable: Service, tmp_path: Path, damage: Break, is_list: bool, how: Callable[[Service], str]
+) -> None:
+    """And the next reload after the mistake is mended is an ordinary one."""
+    service = breakable
+    before = service.control("status")["policy"]
+    failures = service.metric("dnsfilter_list_failures_total", list="ban")
+    expected = damage(service, tmp_path)
+    said = how(service)
+    for part in expected:
+        assert part.lower() in said.lower()
+    assert service.control("status")["policy"] == before
+    check_sinkholed(ask(service.dns, LISTED, source=MANAGED))
+    assert ask(service.dns, "fine.example", source=MANAGED).addresses == [address_of("fine.example")]
+    degraded = ready(service)["degraded"]
+    assert list(degraded) == ["list" if is_list else "reload"]
+    assert expected[-1].lower() in degraded["list" if is_list else "reload"].lower()
+    assert service.metric("dnsfilter_config_last_reload_successful") == 0
+    assert service.metric("dnsfilter_degraded", reason="list" if is_list else "reload") == 1
+    assert service.metric("dnsfilter_ready") == 1
+    assert service.metric("dnsfilter_list_failures_total", list="ban") == failures + is_list
+
+    service.configure(good(up, tmp_path))
+    (tmp_path / "ban.txt").write_text(f"{LISTED}\nmended.example\n")
+    done = service.command("reload")
+    assert done.returncode == 0, done.stderr
+    assert is_blocked(service.dns, "mended.example", MANAGED)
+    assert ready(service)["degraded"] == {}
+    assert service.metric("dnsfilter_config_last_reload_successful") == 1
+    assert service.metric("dnsfilter_list_failures_total", list="ban") == failures + is_list
+
+
+def test_every_list_that_cannot_be_read_is_told(up: Upstream, breakable: Service, tmp_path: Path) -> None:
+    """By the command, and as long as it is so by /ready."""
+    lists = {name: {"file": str(tmp_path / f"{name}.txt")} for name in ("one", "two")}
+    breakable.configure(
+        merged(good(up, tmp_path), {"lists": lists, "groups": {"managed": {"block": ["ban", "one", "two"]}}})
+    )
+    said = reload_by_command(breakable)
+    for name in lists:
+        assert f"list '{name}': {tmp_path / name}.txt does not exist" in said
+    assert all(f"'{name}'" in ready(breakable)["degraded"]["list"] for name in lists)
+
+
+def test_the_running_server_answers_status_and_explain_while_its_configuration_file_is_broken(
+    breakable: Service, tmp_path: Path
+) -> None:
+    """What is in the file is not what is in force; this is when an admin asks."""
+    bad_configuration(breakable, tmp_path)
+    status = breakable.command("status")
+    assert status.returncode == 0, status.stderr
+    live = breakable.command("explain", LISTED, "--client", MANAGED, "--live")
+    assert live.returncode == 0, live.stderr
+    assert "BLOCKED" in live.stdout
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        pytest.param({"listen": {"dns": ["127.0.0.1:0", "127.0.0.2:0"], "admin": "127.0.0.1:0"}}, "dns", id="dns"),
+        pytest.param({"listen": {"dns": ["127.0.0.1:0"], "admin": "off"}}, "admin", id="admin"),
+        pytest.param(
+            {"listen": {"dns": ["127.0.0.1:0"], "admin": "127.0.0.1:0", "metrics": "127.0.0.1:0"}},
+            "metrics",
+            id="metrics",
+        ),
+        pytest.param({"cache": {"entries": 5}}, "cache_entries", id="size of the cache"),
+        pytest.param({"cache": {"max_ttl": "5m"}}, "max_ttl", id="longest TTL"),
+        pytest.param({"resolve": {"max_concurrent": 7}}, "max_concurrent", id="questions at once"),
+    ],
+)
+def test_a_change_that_needs_a_restart_is_refused_whole(
+    up: Upstream, reloaded: Service, change: Config, named: str
+) -> None:
+    before = reloaded.control("status")["policy"]
+    reloaded.configure(merged(policy(up), inline("whole.example"), change))
+    said = reload_by_command(reloaded)
+    assert "needs a restart" in said
+    assert named in said
+    assert reloaded.control("status")["policy"] == before
+    assert not is_blocked(reloaded.dns, "whole.example", MANAGED)
+    assert "needs a restart" in ready(reloaded)["degraded"]["reload"]
+    check = reloaded.command("check")
+    assert "needs a restart" in check.stdout
+
+
+def test_another_state_directory_needs_a_restart_and_is_not_made(
+    up: Upstream, reloaded: Service, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    reloaded.configure(merged(policy(up), inline("whole.example"), {"state": str(other)}))
+    assert "needs a restart" in reload_by_signal(reloaded)
+    assert not is_blocked(reloaded.dns, "whole.example", MANAGED)
+    assert not other.exists()
+
+
+def test_nothing_is_left_in_the_state_directory_but_what_is_in_force(
+    up: Upstream, reloaded: Service, tmp_path: Path
+) -> None:
+    for change in (inline("left.example"), {"cache": {"entries": 5}}, {"nonsense": 1}, {}):
+        reloaded.configure(merged(policy(up), change))
+        reload_by_signal(reloaded)
+    assert sorted(path.name for path in reloaded.state.iterdir()) == ["control.sock", "lock", "policy.snapshot"]
+
+
+# ---- what takes effect ----
+
+
+def test_an_exemption_that_a_reload_adds_or_removes_counts_at_once(up: Upstream, reloaded: Service) -> None:
+    """Cached answers do not outlive it, and blocks neither."""
+    client, name = "127.0.1.200", f"granted.{LISTED}"
+    granted = {"exemptions": {"entries": [exemption("EX-2", [f"{client}/32"], ["ban"])]}}
+    for change, addresses in ((granted, [address_of(name)]), ({}, ["0.0.0.0"]), (granted, [address_of(name)])):
+        reloaded.configure(merged(policy(up), change))
+        assert reloaded.command("reload").returncode == 0
+        for _ in range(2):
+            assert ask(reloaded.dns, name, source=client).addresses == addresses
+
+
+def test_a_group_that_moves_takes_its_clients_along_at_once(up: Upstream, reloaded: Service) -> None:
+    assert is_blocked(reloaded.dns, LISTED, MANAGED)
+    assert not is_blocked(reloaded.dns, LISTED, UNMANAGED)
+    moved = {"groups": {"managed": {"networks": ["127.0.0.0/24"]}}, "exemptions": {"entries": []}}
+    reloaded.configure(merged(policy(up), moved))
+    assert reloaded.command("reload").returncode == 0
+    assert not is_blocked(reloaded.dns, LISTED, MANAGED)
+    assert is_blocked(reloaded.dns, LISTED, UNMANAGED)
+
+
+def test_a_name_that_is_cached_is_blocked_once_it_is_listed_also_as_an_alias(up: Upstream, reloaded: Service) -> None:
+    up.on("alias.example", ["alias.example 300 IN CNAME cached.example", "cached.example 300 IN A 192.0.2.7"])
+    for name in ("cached.example", "alias.example"):
+        assert not is_blocked(reloaded.dns, name, MANAGED)
+    reloaded.configure(merged(policy(up), inline("cached.example")))
+    assert reloaded.command("reload").returncode == 0
+    for name in ("cached.example", "alias.example"):
+        assert is_blocked(reloaded.dns, name, MANAGED)
+        assert not is_blocked(reloaded.dns, name, EXEMPT)
+
+
+def test_a_connection_that_is_open_during_a_reload_stays_and_has_the_new_policy(
+    up: Upstream, reloaded: Service
+) -> None:
+    with TcpClient(reloaded.dns, MANAGED) as client:
+        client.send(query("open.example"))
+        assert read(client.receive() or b"").addresses == [address_of("open.example")]
+        reloaded.configure(merged(policy(up), inline("open.example")))
+        assert reloaded.command("reload").returncode == 0
+        client.send(query("open.example"))
+        assert read(client.receive() or b"").addresses == ["0.0.0.0"]
+
+
+def test_a_question_in_flight_is_judged_by_the_policy_that_is_in_force_when_it_is_answered(
+    up: Upstream, reloaded: Service
+) -> None:
+    """A name listed meanwhile is not let through."""
+    release = threading.Event()
+
+    def later(asked: Any) -> list[Send]:
+        return [Send(reply(asked, f"{asked.name} 300 IN A 192.0.2.8"), after_s=1.5)]
+
+    up.on("flight.example", later)
+    reloaded.configure(merged(policy(up), inline("flight.example")))
+    with UdpClient(reloaded.dns, MANAGED) as client:
+        client.send(query("flight.example"))
+        up.wait("flight.example")
+        assert reloaded.command("reload").returncode == 0
+        octets = client.receive()
+    release.set()
+    assert octets is not None
+    assert read(octets).addresses == ["0.0.0.0"]
+
+
+def test_a_cached_answer_is_used_further_after_a_reload_that_leaves_the_upstreams(
+    up: Upstream, reloaded: Service
+) -> None:
+    ask(reloaded.dns, "kept.example", source=MANAGED)
+    reloaded.configure(merged(policy(up), inline("other.example")))
+    assert reloaded.command("reload").returncode == 0
+    assert ask(reloaded.dns, "kept.example", source=MANAGED).addresses == [address_of("kept.example")]
+    assert len(up.queries("kept.example")) == 1
+
+
+def test_other_upstreams_count_at_once_and_nothing_of_the_old_ones_is_kept(
+    up: Upstream, reloaded: Service, upstreams: Callable[[], Upstream]
+) -> None:
+    """What is out to the old one when the reload comes is still answered."""
+    other = upstreams()
+    up.on("moved.example", "moved.example 300 IN A 192.0.2.1")
+    other.on("moved.example", "moved.example 300 IN A 192.0.2.2")
+    up.on("slow.example", lambda asked: [Send(reply(asked, "slow.example 300 IN A 192.0.2.1"), after_s=1.2)])
+    other.on("slow.example", "slow.example 300 IN A 192.0.2.2")
+    assert ask(reloaded.dns, "moved.example").addresses == ["192.0.2.1"]
+    reloaded.configure(merged(policy(up), {"upstreams": [where(other.address)]}))
+    with UdpClient(reloaded.dns) as client:
+        client.send(query("slow.example"))
+        up.wait("slow.example")
+        assert reloaded.command("reload").returncode == 0
+        assert ask(reloaded.dns, "moved.example").addresses == ["192.0.2.2"]
+        assert ask(reloaded.dns, "slow.example").addresses == ["192.0.2.2"]
+        octets = client.receive()
+    assert octets is not None
+    assert read(octets).addresses in (["192.0.2.1"], ["192.0.2.2"])
+    assert ask(reloaded.dns, "slow.example").addresses == ["192.0.2.2"]
+    assert [each["name"] for each in reloaded.control("status")["upstreams"]] == [where(other.address)]
+    assert len(up.queries("moved.example")) == 1
+
+
+# ---- several at once, and large ones ----
+
+
+def builders(pid: int) -> int:
+    """How many processes that build a policy this process has right now."""
+    found = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        try:
+            children = (task / "children").read_text().split()
+        except OSError:
+            continue
+        for child in children:
+            try:
+                found += b"dnsfilter.build" in Path(f"/proc/{child}/cmdline").read_bytes()
+            except OSError:
+                continue
+    return found
+
+
+def test_of_reloads_at_once_one_runs_and_the_others_join_the_next(up: Upstream, reloaded: Service) -> None:
+    before = generation(reloaded)
+    reloaded.configure(merged(policy(up), inline("atonce.example")))
+    most, stop = 0, threading.Event()
+
+    def watch() -> None:
+        nonlocal most
+        while not stop.is_set():
+            most = max(most, builders(reloaded.pid))
+
+    with ThreadPoolExecutor(6) as pool:
+        watching = pool.submit(watch)
+        reloads = [pool.submit(reloaded.command, "reload") for _ in range(2)]
+        controls = [pool.submit(reloaded.control, "reload") for _ in range(3)]
+        done = [each.result() for each in reloads]
+        results = [each.result() for each in controls]
+        stop.set()
+        watching.result()
+    assert [each.returncode for each in done] == [0, 0]
+    assert not any("error" in result for result in results)
+    assert most == 1
+    assert generation(reloaded) == before + 1
+    assert is_blocked(reloaded.dns, "atonce.example", MANAGED)
+
+
+class Asker(threading.Thread):
+    """Asks for blocked names again and again, each of which has to be answered with the block."""
+
+    def __init__(self, server: Address, names: list[str]) -> None:
+        super().__init__(daemon=True)
+        self._server = server
+        self._names = names
+        self._stop_asking = threading.Event()
+        self.asked = 0
+        self.wrong: list[str] = []
+        self.slowest_s = 0.0
+
+    def run(self) -> None:
+        """Ask, some hundred times a second."""
+        random_ = random.Random(1)
+        with UdpClient(self._server, MANAGED) as client:
+            while not self._stop_asking.is_set():
+                name = random_.choice(self._names)
+                begun = time.monotonic()
+                sent = query(name, ident=self.asked & 0xFFFF)
+                client.send(sent)
+                octets = client.receive(3.0)
+                self.slowest_s = max(self.slowest_s, time.monotonic() - begun)
+                self.asked += 1
+                if octets is None or octets[:2] != sent[:2] or read(octets).addresses != ["0.0.0.0"]:
+                    self.wrong.append(f"{name}: {None if octets is None else octets.hex()}")
+                time.sleep(0.001)
+
+    def finish(self) -> None:
+        """Stop, and wait for the last answer."""
+        self._stop_asking.set()
+        self.join()
+
+
+def test_during_ten_reloads_of_a_large_list_every_blocked_name_is_blocked(
+    up: Upstream, start: Start, tmp_path: Path
+) -> None:
+    """None is let through and none is lost, and the service stays ready."""
+    path = tmp_path / "large.txt"
+    text = "".join(f"n{number}.large.example\n" for number in range(LARGE))
+    path.write_text(text)
+    service = start(policy(up, lists={"ban": {"file": str(path)}}))
+    asker = Asker(service.dns, [f"n{number}.large.example" for number in range(0, LARGE, 97)])
+    asker.start()
+    try:
+        for number in range(10):
+            path.write_text(text + f"more{number}.large.example\n")
+            with ThreadPoolExecutor(1) as pool:
+                reload = pool.submit(service.control, "reload")
+                assert ready(service)["ready"]
+                result = reload.result()
+            assert "error" not in result, result
+            assert is_blocked(service.dns, f"more{number}.large.example", MANAGED)
+    finally:
+        asker.finish()
+    assert asker.wrong == []
+    assert asker.asked > 200
+    assert asker.slowest_s < 1.0
+    nothing_of(["large.example"], up)
+    assert service.metric("dnsfilter_list_entries", list="ban") == LARGE + 1
+    assert generation(service) == 11
+
+
+# ---- list files that change on disk ----
+
+
+def test_a_changed_list_file_is_in_force_within_ten_seconds(up: Upstream, start: Start, tmp_path: Path) -> None:
+    """Whether it is written over, replaced by another file, or grows while it is looked at."""
+    paths = {name: tmp_path / f"{name}.txt" for name in ("over", "renamed", "halves")}
+    for name, path in paths.items():
+        path.write_text(f"{name}.before.example\n")
+    lists = {name: {"file": str(path)} for name, path in paths.items()}
+    groups = {"managed": {"networks": ["127.0.1.0/24"], "block": list(lists)}, "default": {"block": []}}
+    service = start(policy(up, lists=lists, groups=groups, exemptions={}))
+    with paths["halves"].open("a") as halves:
+        halves.write("halves.before.example\nhalves.aft")
+        halves.flush()
+        paths["over"].write_text("over.after.example\n")
+        fresh = tmp_path / "fresh"
+        fresh.write_text("renamed.after.example\n")
+        fresh.rename(paths["renamed"])
+        time.sleep(2)  # shorter than a list has to rest before it is read
+        halves.write("er.example\n")
+    for name in paths:
+        eventually(f"{name} is in force", lambda name=name: is_blocked(service.dns, f"{name}.after.example", MANAGED))
+    assert not is_blocked(service.dns, "halves.aft", MANAGED)
+    assert not is_blocked(service.dns, "over.before.example", MANAGED)
+    assert is_blocked(service.dns, "halves.before.example", MANAGED)
+    assert generation(service) == 2, "a list was read before it was written to its end"
+    assert service.metric("dnsfilter_list_entries", list="halves") == 2
+    assert service.metric("dnsfilter_list_changed_timestamp_seconds", list="over") == pytest.approx(
+        paths["over"].stat().st_mtime, abs=1
+    )
+
+
+def test_a_list_file_that_breaks_is_not_taken_over_and_counted_once_until_it_is_mended(
+    up: Upstream, start: Start, tmp_path: Path
+) -> None:
+    path = tmp_path / "ban.txt"
+    path.write_text(f"{LISTED}\n")
+    service = start(policy(up, lists={"ban": {"file": str(path)}}))
+    path.write_text("<!DOCTYPE html>\n<html><body>Sign in to the network</body></html>\n")
+    eventually("it is refused", lambda: "list" in ready(service)["degraded"], IN_FORCE_S)
+    assert str(path) in service.output or "list 'ban'" in service.output
+    check_sinkholed(ask(service.dns, LISTED, source=MANAGED))
+    time.sleep(3.5)  # the file is looked at again meanwhile
+    assert service.metric("dnsfilter_list_failures_total", list="ban") == 1
+    assert generation(service) == 1
+    path.write_text(f"{LISTED}\nmended.example\n")
+    eventually("it is in force", lambda: is_blocked(service.dns, "mended.example", MANAGED), IN_FORCE_S)
+    eventually("nothing is degraded", lambda: not ready(service)["degraded"], 1)
+
+
+def test_a_list_file_that_goes_and_comes_back_is_no_longer_complained_of(
+    up: Upstream, start: Start, tmp_path: Path
+) -> None:
+    """The very same file: a mount that was away for a moment."""
+    path, aside = tmp_path / "ban.txt", tmp_path / "aside.txt"
+    path.write_text(f"{LISTED}\n")
+    service = start(policy(up, lists={"ban": {"file": str(path)}}))
+    path.rename(aside)
+    eventually("it is missed", lambda: "list" in ready(service)["degraded"], IN_FORCE_S)
+    check_sinkholed(ask(service.dns, LISTED, source=MANAGED))
+    aside.rename(path)
+    eventually("nothing is degraded", lambda: not ready(service)["degraded"], IN_FORCE_S)
+
+
+def test_a_list_file_that_is_only_touched_is_read_once_more_and_then_left(
+    up: Upstream, start: Start, tmp_path: Path
+) -> None:
+    path = tmp_path / "ban.txt"
+    path.write_text(f"{LISTED}\n")
+    service = start(policy(up, lists={"ban": {"file": str(path)}}))
+    os.utime(path, (1_700_000_000, 1_700_000_000))
+    built: list[float] = []
+    begun = time.monotonic()
+    while time.monotonic() - begun < 13:
+        if builders(service.pid):
+            built.append(time.monotonic() - begun)
+            eventually("it is built", lambda: not builders(service.pid), every_s=0.01)
+        time.sleep(0.01)
+    assert len(built) <= 1, f"read again and again, after {[round(at, 1) for at in built]} s"
+    assert generation(service) == 1
+
+
+def test_a_list_that_is_written_without_a_pause_does_not_keep_another_from_being_read(
+    up: Upstream, start: Start, tmp_path: Path
+) -> None:
+    busy, quiet = tmp_path / "busy.txt", tmp_path / "quiet.txt"
+    busy.write_text("busy.example\n")
+    quiet.write_text("quiet.example\n")
+    lists = {"busy": {"file": str(busy)}, "quiet": {"file": str(quiet)}}
+    groups = {"managed": {"networks": ["127.0.1.0/24"], "block": list(lists)}, "default": {"block": []}}
+    service = start(policy(up, lists=lists, groups=groups, exemptions={}))
+    quiet.write_text("quiet.example\nadded.example\n")
+
+    def is_in_force() -> bool:
+        with busy.open("a") as file:
+            file.write(f"busy{time.monotonic_ns()}.example\n")
+        return is_blocked(service.dns, "added.example", MANAGED)
+
+    eventually("the quiet one is in force", is_in_force, IN_FORCE_S, every_s=0.2)
+
+
+def test_a_list_that_breaks_does_not_keep_another_from_being_read(up: Upstream, start: Start, tmp_path: Path) -> None:
+    """Names listed since are blocked, though another list's file is gone."""
+    lost, kept = tmp_path / "lost.txt", tmp_path / "kept.txt"
+    lost.write_text("lost.example\n")
+    kept.write_text("kept.example\n")
+    lists = {"lost": {"file": str(lost)}, "kept": {"file": str(kept)}}
+    groups = {"managed": {"networks": ["127.0.1.0/24"], "block": list(lists)}, "default": {"block": []}}
+    service = start(policy(up, lists=lists, groups=groups, exemptions={}))
+    lost.unlink()
+    eventually("it is missed", lambda: "list" in ready(service)["degraded"], IN_FORCE_S)
+    kept.write_text("kept.example\nadded.example\n")
+    eventually("the other one is in force", lambda: is_blocked(service.dns, "added.example", MANAGED), IN_FORCE_S)
+    assert is_blocked(service.dns, "lost.example", MANAGED)
+    assert "lost" in ready(service)["degraded"]["list"]
+
+
+def test_the_reload_command_without_a_server_says_so(tmp_path: Path, up: Upstream) -> None:
+    service = Service(tmp_path, policy(up))
+    done: subprocess.CompletedProcess[str] = service.command("reload")
+    assert done.returncode == 1
+    assert "no server answers on" in done.stderr
+    assert "dnsfilter run" in done.stderr
