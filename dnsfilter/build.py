@@ -207,9 +207,9 @@ def build(inputs: Inputs) -> Built:
         builder.allow(number, group.allow_names)
     chunks = list(builder.chunks())
     warnings = [str(problem) for problem in lint.warnings(inputs.loaded)]
-    if builder.unblocked:
-        shown = ", ".join(map(to_text, builder.unblocked[:5]))
-        warnings.append(f"{len(builder.unblocked)} listed names are not blocked because of `protected`: {shown}")
+    if unblocked := [name for name in builder.unblocked if name not in CANARIES]:
+        shown = ", ".join(map(to_text, unblocked[:5]))
+        warnings.append(f"{len(unblocked)} listed names are not blocked because of `protected`: {shown}")
     policy = _policy(inputs, names)
     content = {"read": [(s.name, s.sha256, s.format, s.match) for s in states], "by": __version__, "policy": policy}
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

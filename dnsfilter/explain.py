@@ -50,7 +50,8 @@ def verdict_of(policy: Policy, asked: Asked) -> Verdict:
     """Judge the question as the engine does."""
     if asked.row is None:
         return REFUSED
-    if not policy.zone(asked.name) and special.find(asked.name):
+    kind = special.find(asked.name)
+    if kind and (kind is special.Special.EMPTY or not policy.zone(asked.name)):
         return Verdict(Action.LOCAL, asked.row.group)
     return decide(policy, asked.row, asked.name, asked.wall)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from dnsfilter.core.names import MAX_NAME, ROOT, Name, ancestry, parent
 from dnsfilter.core.wire import codes
 from dnsfilter.core.wire.framing import MAX_MESSAGE
-from dnsfilter.core.wire.response import FormError, Record, Response, read, uncompressed
+from dnsfilter.core.wire.response import FormError, Record, Response, uncompressed
 
 MAX_LINKS = 16
 _TTL = struct.Struct("!I")
@@ -28,9 +28,17 @@ class Limits:
     """The bounds on what is kept."""
 
     entries: int  # answers
-    octets: int  # of their bodies, all together
+    octets: int  # of memory, all together, as nearly as can be told
     max_ttl: int  # seconds; also bounds what clients are told
     max_negative_ttl: int
+
+
+@dataclass(frozen=True, slots=True)
+class Additional:
+    """One record of the additional section."""
+
+    at: int  # where it starts in the body
+    names: tuple[Name, ...]  # its owner, and the target of an alias or a service
 
 
 @dataclass(slots=True)
@@ -45,11 +53,12 @@ class Entry:
     lifetime: int  # whole seconds; 0: to be passed on, not kept
     born: int  # whole seconds of `now`
     chain: tuple[Name, ...]  # names that the answer leads to, in order, targets of services last
-    extras: tuple[Name, ...]  # owners of additional records that are none of these
+    additional: tuple[Additional, ...] = ()
     is_truncated: bool = False  # only to be passed on: nobody could fetch the whole
-    sets: tuple[int, ...] = ()  # set ids of chain and extras, in the index of `generation`
+    sets: tuple[int, ...] = ()  # set ids of the chain, in the index of `generation`
+    additional_sets: tuple[tuple[int, ...], ...] = ()  # set ids of the names of each additional record
     generation: int = 0
-    is_listed: bool = False  # any of `sets` is not 0
+    is_listed: bool = False  # any of these is not 0
 
     def remaining(self, now: float) -> int:
         """Return the whole seconds it may still be used; seconds are counted at whole seconds of `now`."""
@@ -66,38 +75,40 @@ class Entry:
             _TTL.pack_into(body, at, left if limit is None else min(left, limit))
         return bytes(body)
 
-    def without(self, owners: Collection[Name], qname: Name) -> "Entry":
-        """Return the same answer without the additional records that these names own."""
-        question = qname + bytes(4)
-        response = read(b"".join((bytes(4), b"\0\1", self.counts, question, self.body)), qname)
-        kept = [record for record in response.records if record.section != 2 or record.owner not in owners]
-        counts, body, places = _written_anew(response, kept)
-        return replace(self, counts=counts, body=body, ttls=tuple(zip(places, (r.ttl for r in kept), strict=True)))
+    def without(self, number: int) -> "Entry":
+        """Return the same answer without additional record `number` and those behind it, which may point into it."""
+        cut = self.additional[number].at
+        counts = self.counts[:4] + number.to_bytes(2, "big")
+        ttls = tuple(each for each in self.ttls if each[0] < cut)
+        return replace(self, counts=counts, body=self.body[:cut], ttls=ttls)
 
 
 def from_response(response: Response, qname: Name, qtype: int, now: float, limits: "Limits") -> Entry:
     """Make an entry of a response that was walked to its end.
 
-    Records of the answer section that neither the qname nor its chain leads to are left
-    out (RFC 5452 section 6). Raises ChainError, and FormError if what is left is too long.
+    Left out are records of the answer section that neither the qname nor its chain leads to
+    (RFC 5452 section 6), and all of the authority section that has no use for a client of a
+    forwarder. Raises ChainError, and FormError if what is left is too long.
     """
     records = response.records
-    on_chain, targets, extras = [qname], [], set()
+    on_chain, targets = [qname], []
+    is_plain = True
     if any(record.owner != qname or record.section == 2 or record.rtype in _LEADING for record in records):
         on_chain += _chain(records, qname)
         above = {name for each in on_chain for name in ancestry(each)}
-        records = [r for r in records if r.section or r.owner in on_chain or (r.rtype in _MOVING and r.owner in above)]
-        extras = {record.owner for record in records if record.section == 2}.difference(on_chain)
+        records = [record for record in records if _belongs(record, on_chain, above)]
+        is_plain = len(records) == len(response.records)
         leading = (r.target for r in records if r.section == 0 and r.rtype in _LEADING and r.target is not None)
         targets = [name for name in dict.fromkeys(leading) if name != ROOT and name not in on_chain]
     ttls, lifetime = _times(records, response.rcode, on_chain, qtype, limits)
-    if len(records) == len(response.records) and response.opt_end in (0, len(response.octets)):
-        counts, body, places = _as_received(response)
+    if is_plain and response.opt_end in (0, len(response.octets)):
+        counts, body, starts, places = _as_received(response)
     else:
-        counts, body, places = _written_anew(response, records)
+        counts, body, starts, places = _written_anew(response, records)
     placed = tuple(zip(places, ttls, strict=True))
     if ttls != [record.ttl for record in records]:
         body = _with_ttls(body, placed)
+    additional = [(start, record) for start, record in zip(starts, records, strict=True) if record.section == 2]
     return Entry(
         rcode=response.rcode,
         is_authentic=bool(response.flags2 & codes.AD),
@@ -107,8 +118,28 @@ def from_response(response: Response, qname: Name, qtype: int, now: float, limit
         lifetime=lifetime if qtype != codes.ANY else 0,
         born=int(now),
         chain=(*on_chain[1:], *targets),
-        extras=tuple(sorted(extras)),
+        additional=tuple(
+            Additional(start, _told(record))
+            for record, start in zip(records, starts, strict=True)
+            if record.section == 2
+        ),
     )
+
+
+def _told(record: Record) -> tuple[Name, ...]:
+    """Return the names that an additional record tells a client of as places to go."""
+    if record.rtype in _LEADING and record.target is not None:
+        return record.owner, record.target
+    return (record.owner,)
+
+
+_AUTHORITY = frozenset({codes.NS, codes.SOA, codes.DS, codes.RRSIG, codes.NSEC, codes.NSEC3})
+
+
+def _belongs(record: Record, on_chain: Collection[Name], above: Collection[Name]) -> bool:
+    if record.section == 0:
+        return record.owner in on_chain or (record.rtype in _MOVING and record.owner in above)
+    return record.section == 2 or record.rtype in _AUTHORITY
 
 
 _MOVING = (codes.DNAME, codes.RRSIG)  # owned by a name above those that they are about
@@ -180,7 +211,7 @@ def _with_ttls(body: bytes, ttls: tuple[tuple[int, int], ...]) -> bytes:
     return bytes(changed)
 
 
-Written = tuple[bytes, bytes, list[int]]  # counts, body, where the TTLs are in it
+Written = tuple[bytes, bytes, list[int], list[int]]  # counts, body, where in it records and their TTLs start
 
 
 def _as_received(response: Response) -> Written:
@@ -189,22 +220,24 @@ def _as_received(response: Response) -> Written:
     if response.opt_at is not None:
         end = response.opt_at
         counts = counts[:4] + (int.from_bytes(counts[4:], "big") - 1).to_bytes(2, "big")
-    start = response.body_at
-    return counts, response.octets[start:end], [record.ttl_at - start for record in response.records]
+    start, records = response.body_at, response.records
+    starts, places = [record.start - start for record in records], [record.ttl_at - start for record in records]
+    return counts, response.octets[start:end], starts, places
 
 
 def _written_anew(response: Response, records: list[Record]) -> Written:
     """Write these records alone, uncompressed."""
-    counts, parts, places, at = [0, 0, 0], [], [], 0
+    counts, parts, starts, places, at = [0, 0, 0], [], [], [], 0
     for record in records:
         part = uncompressed(response, record)
+        starts.append(at)
         places.append(at + len(record.owner) + 4)
         parts.append(part)
         counts[record.section] += 1
         at += len(part)
     if response.body_at + at + 11 > MAX_MESSAGE:
         raise FormError(response.body_at, "an answer that no message can hold")
-    return b"".join(count.to_bytes(2, "big") for count in counts), b"".join(parts), places
+    return b"".join(count.to_bytes(2, "big") for count in counts), b"".join(parts), starts, places
 
 
 def key(name: Name, qtype: int, *, do: bool, cd: bool) -> bytes:
@@ -256,4 +289,7 @@ class Cache:
 
 
 def _size(key: bytes, entry: Entry) -> int:
-    return len(key) + len(entry.body)
+    """Return about how many octets of memory an entry takes: Python's objects weigh more than the answer."""
+    names = sum(map(len, entry.chain)) + sum(len(name) for each in entry.additional for name in each.names)
+    pieces = len(entry.ttls) + len(entry.chain) + 3 * len(entry.additional)
+    return 500 + len(key) + len(entry.body) + names + 130 * pieces

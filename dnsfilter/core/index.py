@@ -7,7 +7,7 @@ built, so that a look-up walks from the qname upwards and ends at the first list
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from dnsfilter.core.names import Name, ancestry, parent
 from dnsfilter.core.rules import Rules
@@ -194,9 +194,12 @@ class Builder:
                 yield Chunk(self._pairs[number], len(part), b"".join(part))
 
     def _open_above_protected(self) -> None:
-        """A rule above a protected name would take it along: it does not block at all."""
+        """A rule for all below a name above a protected one would take that along: it does not block at all."""
         for name in {above for below in self.protected for above in ancestry(parent(below))}:
-            self._unblock(name)
+            if (number := self._codes.get(name)) is not None:
+                pair = self._pairs[number]
+                exact = replace(pair.at, blocks=pair.at.blocks & ~pair.below.blocks)
+                self._replace(name, Pair(exact, pair.below.without_blocks()))
 
     def _merge_ancestors(self) -> None:
         codes, pairs = self._codes, self._pairs
@@ -218,13 +221,9 @@ class Builder:
         if self.protected:
             for name in list(self._codes):
                 if not self.protected.isdisjoint(ancestry(name)):
-                    self._unblock(name)
+                    self._replace(name, self._pairs[self._codes[name]].without_blocks())
 
-    def _unblock(self, name: Name) -> None:
-        if (number := self._codes.get(name)) is None:
-            return
-        pair = self._pairs[number]
-        opened = pair.without_blocks()
-        if opened != pair:
+    def _replace(self, name: Name, opened: Pair) -> None:
+        if opened != self._pairs[self._codes[name]]:
             self.unblocked.append(name)
             self._codes[name] = self._number(opened)

@@ -15,7 +15,9 @@ from dnsfilter.core import answer, special
 from dnsfilter.core.cache import Cache, ChainError, Entry, Limits, from_response, key
 from dnsfilter.core.clients import ClientRow, address
 from dnsfilter.core.policy import REFUSED, Action, Policy, Verdict, decide, decide_chain, judge
+from dnsfilter.core.special import Special
 from dnsfilter.core.wire import build, codes, response
+from dnsfilter.core.wire.framing import MAX_MESSAGE
 from dnsfilter.core.wire.query import BadQuery, NotAQuery, Query, parse
 from dnsfilter.engine.datagrams import Datagrams
 from dnsfilter.engine.interface import (
@@ -64,7 +66,7 @@ class Settings:
     """What an engine is told once."""
 
     limits: Limits
-    max_in_flight: int  # questions
+    max_in_flight: int  # questions to one upstream group
 
 
 class PureEngine:
@@ -77,6 +79,7 @@ class PureEngine:
         self._now = now
         self._cache = Cache(settings.limits)
         self._pending: dict[bytes, Forward] = {}
+        self._out: Counter[int] = Counter()  # questions that are out, by zone: one dead zone must not stop the others
         self._waiting = 0
         self.counts: list[int] = [0]  # by number of outcome; number 0 is that of probes, and not told
         self._outcomes: dict[tuple[str, str, int, str, str, str, str], int] = {}
@@ -197,7 +200,7 @@ class PureEngine:
             return Answered(build.response(query, error), self._outcome(transport, client, error))
         elif query.qclass != codes.IN:
             octets = build.response(query, codes.REFUSED)
-        elif (kind := special.find(query.name)) and not policy.zone(query.name):
+        elif (kind := special.find(query.name)) and (kind is Special.EMPTY or not policy.zone(query.name)):
             verdict = Verdict(Action.LOCAL, row.group)
             octets = answer.local(query, kind, policy.blocking.ttl)
         else:
@@ -232,14 +235,15 @@ class PureEngine:
         policy = self._policy
         if entry.generation != policy.generation:
             find = policy.index.find
-            entry.sets = tuple(find(name) for name in (*entry.chain, *entry.extras))
-            entry.is_listed = any(entry.sets)
+            entry.sets = tuple(map(find, entry.chain))
+            entry.additional_sets = tuple(tuple(map(find, each.names)) for each in entry.additional)
+            entry.is_listed = any(entry.sets) or any(map(any, entry.additional_sets))
             entry.generation = policy.generation
         if entry.is_listed and verdict.action is not Action.ALLOWED:
-            verdict = decide_chain(policy, row, verdict, zip(entry.chain, entry.sets, strict=False), wall)
+            verdict = decide_chain(policy, row, verdict, zip(entry.chain, entry.sets, strict=True), wall)
             if verdict.action is Action.BLOCKED:
                 return answer.blocked(query, verdict, policy.blocking), verdict
-            entry = self._without_blocked_extras(query, row, entry, wall)
+            entry = self._without_blocked(row, entry, wall)
         if entry.is_truncated and transport is Transport.TCP:
             return answer.failure(query, codes.EDE_NETWORK_ERROR, "upstream does not answer by TCP"), verdict
         if entry.is_truncated:
@@ -247,19 +251,20 @@ class PureEngine:
         flags2 = codes.AD if entry.is_authentic and (query.do or query.flags2 & codes.AD) else 0
         body = entry.aged_body(now, verdict.valid_s)
         octets = build.response(query, entry.rcode, entry.counts, body, flags2=flags2)
-        if len(octets) > (query.udp_limit if transport is Transport.UDP else 65_535):
+        if transport is Transport.UDP and len(octets) > query.udp_limit:
             return answer.truncated(query), verdict
+        if len(octets) > MAX_MESSAGE:
+            return answer.failure(query, codes.EDE_OTHER, "an answer that no message can hold"), verdict
         return octets, verdict
 
-    def _without_blocked_extras(self, query: Query, row: ClientRow, entry: Entry, wall: float) -> Entry:
-        """Take away additional records of blocked names; the answer itself stays (MX, SRV, NS)."""
+    def _without_blocked(self, row: ClientRow, entry: Entry, wall: float) -> Entry:
+        """Take away additional records that tell of blocked names; the answer itself stays (MX, SRV, NS)."""
         sets = self._policy.index.sets
-        blocked = [
-            name
-            for name, number in zip(entry.extras, entry.sets[len(entry.chain) :], strict=True)
-            if number and judge(row, sets[number], wall, is_qname=False).action is Action.BLOCKED
-        ]
-        return entry.without(blocked, query.name) if blocked else entry
+        for number, found in enumerate(entry.additional_sets):
+            for each in found:
+                if each and judge(row, sets[each], wall, is_qname=False).action is Action.BLOCKED:
+                    return entry.without(number)
+        return entry
 
     # ---- upstream ----
 
@@ -277,13 +282,14 @@ class PureEngine:
     def _ask(self, waiter: Waiter, wanted: bytes) -> Answered | Forward | Joined:
         query, most = waiter.query, self._settings.max_in_flight
         forward = self._pending.get(wanted)
-        if len(self._pending) >= most if forward is None else self._waiting >= most * WAITERS_PER_QUESTION:
+        zone = self._policy.zone(query.name)
+        if self._out[zone] >= most if forward is None else self._waiting >= most * WAITERS_PER_QUESTION:
             return self._overloaded(waiter)
         self._waiting += 1
         if forward is not None:
             forward.waiters.append(waiter)
             return Joined()
-        zone = self._policy.zone(query.name)
+        self._out[zone] += 1
         forward = Forward(wanted, query.name, query.qtype, query.do, query.cd, zone, waiter.since, [waiter])
         self._pending[wanted] = forward
         return forward
@@ -301,6 +307,11 @@ class PureEngine:
             return Rejected("malformed")
 
     def _complete(self, forward: Forward, octets: bytes, now: float, wall: float) -> Completed | Forward | Rejected:
+        if octets[2] & codes.TC:  # what came is not looked at (RFC 2181 section 9)
+            if forward.by_tcp:
+                return Rejected("malformed")
+            forward.by_tcp = True
+            return forward
         try:
             found = response.read(octets, forward.name)
         except response.FormError:
@@ -310,18 +321,13 @@ class PureEngine:
             return forward
         if found.rcode not in _GOOD:
             return Rejected(_REJECTED.get(found.rcode, "rcode"))
-        if found.is_truncated:
-            if forward.by_tcp:
-                return Rejected("malformed")
-            forward.by_tcp = True
-            return forward
         try:
             entry = from_response(found, forward.name, forward.qtype, now, self._settings.limits)
         except ChainError as error:
             return self.fail(forward, codes.EDE_INVALID_DATA, str(error), now)
         except response.FormError:
             return Rejected("malformed")
-        if self._pending.get(forward.key) is forward:
+        if self._pending.get(forward.key) is forward and (forward.edns or not forward.do):
             self._cache.put(forward.key, entry)
         return self._finish(forward, entry, now, wall)
 
@@ -346,7 +352,7 @@ class PureEngine:
                 octets, verdict = self._late_answer(waiter, entry, now, wall)
             except Exception as error:  # noqa: BLE001 - one query's bug costs one query
                 self._note_error(error)
-                continue
+                octets, verdict = answer.failure(waiter.query, codes.EDE_OTHER), waiter.verdict
             self._count(waiter, octets, verdict, now)
             responses.append((waiter.reply, octets))
         return Completed(responses)
@@ -355,7 +361,7 @@ class PureEngine:
         """Answer one who waited, under the policy in force now: a name listed meanwhile is not let through."""
         row: ClientRow | None = waiter.row
         verdict = waiter.verdict
-        if waiter.generation != self._policy.generation or (row is not None and row.exemptions):
+        if waiter.transport is not PROBED and (waiter.generation != self._policy.generation or waiter.row.exemptions):
             row = self.row(waiter.client)
             if row is None:
                 return build.response(waiter.query, codes.REFUSED), REFUSED
@@ -367,6 +373,8 @@ class PureEngine:
 
     def _pop(self, forward: Forward) -> list[Waiter]:
         waiters, forward.waiters = forward.waiters, []
+        if waiters:
+            self._out[forward.zone] -= 1
         if self._pending.get(forward.key) is forward:
             del self._pending[forward.key]
         self._waiting -= len(waiters)

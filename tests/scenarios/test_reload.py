@@ -4,11 +4,10 @@ import json
 import os
 import random
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +53,7 @@ def shared(up: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
 def reloaded(up: Upstream, shared: Service) -> Service:
     """The module's service, with the usual policy in force and nothing to complain of."""
     shared.check_alive()
-    shared.configure(policy(up))
-    done = shared.command("reload")
-    assert done.returncode == 0, done.stderr
+    adopt(shared, policy(up))
     return shared
 
 
@@ -80,6 +77,13 @@ def ready(service: Service) -> dict[str, Any]:
     """What /ready says; fail unless its status is 200."""
     found: dict[str, Any] = json.loads(service.http("/ready"))
     return found
+
+
+def adopt(service: Service, config: Mapping[str, Any]) -> None:
+    """Put another configuration in force."""
+    service.configure(config)
+    result = service.control("reload")
+    assert "error" not in result, result
 
 
 def reload_by_signal(service: Service) -> str:
@@ -153,12 +157,12 @@ def test_the_reload_command_returns_once_the_policy_is_in_force(up: Upstream, re
         ),
         pytest.param(
             {"groups": {"managed": {"networks": ["127.0.1.0/24", "127.0.4.0/24"]}}},
-            ["group 'managed' gains the networks 127.0.4.0/24"],
+            ["group 'managed' gains the networks 127.0.4.0/24", "who may ask changed"],
             id="a network more",
         ),
         pytest.param(
             {"groups": {"labs": {"networks": ["127.0.5.0/24"], "block": ["ban"]}}},
-            ["group 'labs' is new: 1 networks"],
+            ["group 'labs' is new: 1 networks", "who may ask changed"],
             id="a group more",
         ),
         pytest.param({"exemptions": {"entries": []}}, ["exemption EX-1 is gone"], id="an exemption less"),
@@ -264,7 +268,7 @@ def hosts_as_domains(_service: Service, folder: Path) -> list[str]:
 
 def html(_service: Service, folder: Path) -> list[str]:
     (folder / "ban.txt").write_text("<!DOCTYPE html>\n<html>\n<body>Moved to https://lists.example/</body>\n</html>\n")
-    return ["list 'ban': ", "0 of 4 lines understood", "html", "line 1"]
+    return ["list 'ban': ", "this is a web page (HTML), not a list"]
 
 
 Break = Callable[[Service, Path], list[str]]
@@ -273,8 +277,7 @@ Break = Callable[[Service, Path], list[str]]
 @pytest.fixture
 def breakable(up: Upstream, reloaded: Service, tmp_path: Path) -> Service:
     """The module's service with a list from a file."""
-    reloaded.configure(good(up, tmp_path))
-    assert reloaded.command("reload").returncode == 0
+    adopt(reloaded, good(up, tmp_path))
     return reloaded
 
 
@@ -406,8 +409,7 @@ def test_an_exemption_that_a_reload_adds_or_removes_counts_at_once(up: Upstream,
     client, name = "127.0.1.200", f"granted.{LISTED}"
     granted = {"exemptions": {"entries": [exemption("EX-2", [f"{client}/32"], ["ban"])]}}
     for change, addresses in ((granted, [address_of(name)]), ({}, ["0.0.0.0"]), (granted, [address_of(name)])):
-        reloaded.configure(merged(policy(up), change))
-        assert reloaded.command("reload").returncode == 0
+        adopt(reloaded, merged(policy(up), change))
         for _ in range(2):
             assert ask(reloaded.dns, name, source=client).addresses == addresses
 
@@ -416,8 +418,7 @@ def test_a_group_that_moves_takes_its_clients_along_at_once(up: Upstream, reload
     assert is_blocked(reloaded.dns, LISTED, MANAGED)
     assert not is_blocked(reloaded.dns, LISTED, UNMANAGED)
     moved = {"groups": {"managed": {"networks": ["127.0.0.0/24"]}}, "exemptions": {"entries": []}}
-    reloaded.configure(merged(policy(up), moved))
-    assert reloaded.command("reload").returncode == 0
+    adopt(reloaded, merged(policy(up), moved))
     assert not is_blocked(reloaded.dns, LISTED, MANAGED)
     assert is_blocked(reloaded.dns, LISTED, UNMANAGED)
 
@@ -426,8 +427,7 @@ def test_a_name_that_is_cached_is_blocked_once_it_is_listed_also_as_an_alias(up:
     up.on("alias.example", ["alias.example 300 IN CNAME cached.example", "cached.example 300 IN A 192.0.2.7"])
     for name in ("cached.example", "alias.example"):
         assert not is_blocked(reloaded.dns, name, MANAGED)
-    reloaded.configure(merged(policy(up), inline("cached.example")))
-    assert reloaded.command("reload").returncode == 0
+    adopt(reloaded, merged(policy(up), inline("cached.example")))
     for name in ("cached.example", "alias.example"):
         assert is_blocked(reloaded.dns, name, MANAGED)
         assert not is_blocked(reloaded.dns, name, EXEMPT)
@@ -439,8 +439,7 @@ def test_a_connection_that_is_open_during_a_reload_stays_and_has_the_new_policy(
     with TcpClient(reloaded.dns, MANAGED) as client:
         client.send(query("open.example"))
         assert read(client.receive() or b"").addresses == [address_of("open.example")]
-        reloaded.configure(merged(policy(up), inline("open.example")))
-        assert reloaded.command("reload").returncode == 0
+        adopt(reloaded, merged(policy(up), inline("open.example")))
         client.send(query("open.example"))
         assert read(client.receive() or b"").addresses == ["0.0.0.0"]
 
@@ -449,19 +448,13 @@ def test_a_question_in_flight_is_judged_by_the_policy_that_is_in_force_when_it_i
     up: Upstream, reloaded: Service
 ) -> None:
     """A name listed meanwhile is not let through."""
-    release = threading.Event()
-
-    def later(asked: Any) -> list[Send]:
-        return [Send(reply(asked, f"{asked.name} 300 IN A 192.0.2.8"), after_s=1.5)]
-
-    up.on("flight.example", later)
+    up.on("flight.example", lambda asked: [Send(reply(asked, "flight.example 300 IN A 192.0.2.8"), after_s=1.2)])
     reloaded.configure(merged(policy(up), inline("flight.example")))
     with UdpClient(reloaded.dns, MANAGED) as client:
         client.send(query("flight.example"))
         up.wait("flight.example")
         assert reloaded.command("reload").returncode == 0
         octets = client.receive()
-    release.set()
     assert octets is not None
     assert read(octets).addresses == ["0.0.0.0"]
 
@@ -470,8 +463,7 @@ def test_a_cached_answer_is_used_further_after_a_reload_that_leaves_the_upstream
     up: Upstream, reloaded: Service
 ) -> None:
     ask(reloaded.dns, "kept.example", source=MANAGED)
-    reloaded.configure(merged(policy(up), inline("other.example")))
-    assert reloaded.command("reload").returncode == 0
+    adopt(reloaded, merged(policy(up), inline("other.example")))
     assert ask(reloaded.dns, "kept.example", source=MANAGED).addresses == [address_of("kept.example")]
     assert len(up.queries("kept.example")) == 1
 
@@ -609,125 +601,150 @@ def test_during_ten_reloads_of_a_large_list_every_blocked_name_is_blocked(
 
 
 # ---- list files that change on disk ----
+# These wait for the service to look at its files, so they run side by side, each with a service of its own.
 
 
-def test_a_changed_list_file_is_in_force_within_ten_seconds(up: Upstream, start: Start, tmp_path: Path) -> None:
+class Watched:
+    """A service with some list files."""
+
+    def __init__(self, up: Upstream, folder: Path, *names: str) -> None:
+        self.paths = {name: folder / f"{name}.txt" for name in names}
+        for name, path in self.paths.items():
+            path.write_text(f"{name}.before.example\n")
+        lists = {name: {"file": str(path)} for name, path in self.paths.items()}
+        groups = {"managed": {"networks": ["127.0.1.0/24"], "block": list(lists)}, "default": {"block": []}}
+        self.service = Service(folder, policy(up, lists=lists, groups=groups, exemptions={}))
+
+    def blocks(self, name: str) -> bool:
+        """Whether a name is blocked now."""
+        return is_blocked(self.service.dns, name, MANAGED)
+
+    def is_missed(self) -> bool:
+        """Whether /ready complains of a list."""
+        return "list" in ready(self.service)["degraded"]
+
+
+def is_in_force_within_ten_seconds(up: Upstream, folder: Path) -> None:
     """Whether it is written over, replaced by another file, or grows while it is looked at."""
-    paths = {name: tmp_path / f"{name}.txt" for name in ("over", "renamed", "halves")}
-    for name, path in paths.items():
-        path.write_text(f"{name}.before.example\n")
-    lists = {name: {"file": str(path)} for name, path in paths.items()}
-    groups = {"managed": {"networks": ["127.0.1.0/24"], "block": list(lists)}, "default": {"block": []}}
-    service = start(policy(up, lists=lists, groups=groups, exemptions={}))
-    with paths["halves"].open("a") as halves:
-        halves.write("halves.before.example\nhalves.aft")
-        halves.flush()
-        paths["over"].write_text("over.after.example\n")
-        fresh = tmp_path / "fresh"
-        fresh.write_text("renamed.after.example\n")
-        fresh.rename(paths["renamed"])
-        time.sleep(2)  # shorter than a list has to rest before it is read
-        halves.write("er.example\n")
-    for name in paths:
-        eventually(f"{name} is in force", lambda name=name: is_blocked(service.dns, f"{name}.after.example", MANAGED))
-    assert not is_blocked(service.dns, "halves.aft", MANAGED)
-    assert not is_blocked(service.dns, "over.before.example", MANAGED)
-    assert is_blocked(service.dns, "halves.before.example", MANAGED)
-    assert generation(service) == 2, "a list was read before it was written to its end"
-    assert service.metric("dnsfilter_list_entries", list="halves") == 2
-    assert service.metric("dnsfilter_list_changed_timestamp_seconds", list="over") == pytest.approx(
-        paths["over"].stat().st_mtime, abs=1
-    )
+    watched = Watched(up, folder, "over", "renamed", "halves")
+    with watched.service as service:
+        with watched.paths["halves"].open("a") as halves:
+            halves.write("halves.second.example\nhalves.aft")
+            halves.flush()
+            watched.paths["over"].write_text("over.after.example\n")
+            fresh = folder / "fresh"
+            fresh.write_text("renamed.after.example\n")
+            fresh.rename(watched.paths["renamed"])
+            time.sleep(2)  # shorter than a list has to rest before it is read
+            halves.write("er.example\n")
+        written = time.monotonic()
+        for name in watched.paths:
+            eventually(f"{name} is in force", lambda name=name: watched.blocks(f"{name}.after.example"))
+        assert time.monotonic() - written < IN_FORCE_S
+        assert not watched.blocks("halves.aft")
+        assert not watched.blocks("over.before.example")
+        assert watched.blocks("halves.before.example")
+        assert generation(service) == 2, "a list was read before it was written to its end"
+        assert service.metric("dnsfilter_list_entries", list="halves") == 3
+        changed = service.metric("dnsfilter_list_changed_timestamp_seconds", list="over")
+        assert changed == pytest.approx(watched.paths["over"].stat().st_mtime, abs=1)
 
 
-def test_a_list_file_that_breaks_is_not_taken_over_and_counted_once_until_it_is_mended(
-    up: Upstream, start: Start, tmp_path: Path
-) -> None:
-    path = tmp_path / "ban.txt"
-    path.write_text(f"{LISTED}\n")
-    service = start(policy(up, lists={"ban": {"file": str(path)}}))
-    path.write_text("<!DOCTYPE html>\n<html><body>Sign in to the network</body></html>\n")
-    eventually("it is refused", lambda: "list" in ready(service)["degraded"], IN_FORCE_S)
-    assert str(path) in service.output or "list 'ban'" in service.output
-    check_sinkholed(ask(service.dns, LISTED, source=MANAGED))
-    time.sleep(3.5)  # the file is looked at again meanwhile
-    assert service.metric("dnsfilter_list_failures_total", list="ban") == 1
-    assert generation(service) == 1
-    path.write_text(f"{LISTED}\nmended.example\n")
-    eventually("it is in force", lambda: is_blocked(service.dns, "mended.example", MANAGED), IN_FORCE_S)
-    eventually("nothing is degraded", lambda: not ready(service)["degraded"], 1)
+def is_refused_once_when_it_breaks_and_read_when_it_is_mended(up: Upstream, folder: Path) -> None:
+    """Without a command."""
+    watched = Watched(up, folder, "ban")
+    with watched.service as service:
+        watched.paths["ban"].write_text("<!DOCTYPE html>\n<html><body>Sign in to the network</body></html>\n")
+        eventually("it is refused", watched.is_missed)
+        assert "list 'ban': " in service.output
+        assert watched.blocks("ban.before.example")
+        time.sleep(3.5)  # the file is looked at again meanwhile
+        assert service.metric("dnsfilter_list_failures_total", list="ban") == 1
+        assert generation(service) == 1
+        watched.paths["ban"].write_text("ban.before.example\nban.mended.example\n")
+        eventually("it is in force", lambda: watched.blocks("ban.mended.example"), IN_FORCE_S)
+        eventually("nothing is degraded", lambda: not ready(service)["degraded"], 1)
 
 
-def test_a_list_file_that_goes_and_comes_back_is_no_longer_complained_of(
-    up: Upstream, start: Start, tmp_path: Path
-) -> None:
-    """The very same file: a mount that was away for a moment."""
-    path, aside = tmp_path / "ban.txt", tmp_path / "aside.txt"
-    path.write_text(f"{LISTED}\n")
-    service = start(policy(up, lists={"ban": {"file": str(path)}}))
-    path.rename(aside)
-    eventually("it is missed", lambda: "list" in ready(service)["degraded"], IN_FORCE_S)
-    check_sinkholed(ask(service.dns, LISTED, source=MANAGED))
-    aside.rename(path)
-    eventually("nothing is degraded", lambda: not ready(service)["degraded"], IN_FORCE_S)
+def is_no_longer_complained_of_once_the_same_file_is_back(up: Upstream, folder: Path) -> None:
+    """As with a mount that was away for a moment."""
+    watched = Watched(up, folder, "ban")
+    with watched.service as service:
+        watched.paths["ban"].rename(folder / "aside")
+        eventually("it is missed", watched.is_missed)
+        assert watched.blocks("ban.before.example")
+        (folder / "aside").rename(watched.paths["ban"])
+        eventually("nothing is degraded", lambda: not ready(service)["degraded"])
 
 
-def test_a_list_file_that_is_only_touched_is_read_once_more_and_then_left(
-    up: Upstream, start: Start, tmp_path: Path
-) -> None:
-    path = tmp_path / "ban.txt"
-    path.write_text(f"{LISTED}\n")
-    service = start(policy(up, lists={"ban": {"file": str(path)}}))
-    os.utime(path, (1_700_000_000, 1_700_000_000))
-    built: list[float] = []
-    begun = time.monotonic()
-    while time.monotonic() - begun < 13:
-        if builders(service.pid):
-            built.append(time.monotonic() - begun)
-            eventually("it is built", lambda: not builders(service.pid), every_s=0.01)
-        time.sleep(0.01)
-    assert len(built) <= 1, f"read again and again, after {[round(at, 1) for at in built]} s"
-    assert generation(service) == 1
+def is_read_once_and_then_left_when_it_is_only_touched(up: Upstream, folder: Path) -> None:
+    """The same octets with another time: nothing is built again and again."""
+    watched = Watched(up, folder, "ban")
+    with watched.service as service:
+        os.utime(watched.paths["ban"], (1_700_000_000, 1_700_000_000))
+        built: list[float] = []
+        begun = time.monotonic()
+        while time.monotonic() - begun < 13:
+            if builders(service.pid):
+                built.append(time.monotonic() - begun)
+                eventually("it is built", lambda: not builders(service.pid), every_s=0.02)
+            time.sleep(0.02)
+        assert len(built) <= 1, f"read again and again, after {[round(at, 1) for at in built]} s"
+        assert generation(service) == 1
 
 
-def test_a_list_that_is_written_without_a_pause_does_not_keep_another_from_being_read(
-    up: Upstream, start: Start, tmp_path: Path
-) -> None:
-    busy, quiet = tmp_path / "busy.txt", tmp_path / "quiet.txt"
-    busy.write_text("busy.example\n")
-    quiet.write_text("quiet.example\n")
-    lists = {"busy": {"file": str(busy)}, "quiet": {"file": str(quiet)}}
-    groups = {"managed": {"networks": ["127.0.1.0/24"], "block": list(lists)}, "default": {"block": []}}
-    service = start(policy(up, lists=lists, groups=groups, exemptions={}))
-    quiet.write_text("quiet.example\nadded.example\n")
+def is_not_kept_waiting_by_another_that_is_written_without_a_pause(up: Upstream, folder: Path) -> None:
+    """A list that never rests is that list's trouble."""
+    watched = Watched(up, folder, "busy", "quiet")
 
     def is_in_force() -> bool:
-        with busy.open("a") as file:
+        with watched.paths["busy"].open("a") as file:
             file.write(f"busy{time.monotonic_ns()}.example\n")
-        return is_blocked(service.dns, "added.example", MANAGED)
+        return watched.blocks("quiet.after.example")
 
-    eventually("the quiet one is in force", is_in_force, IN_FORCE_S, every_s=0.2)
+    with watched.service:
+        watched.paths["quiet"].write_text("quiet.after.example\n")
+        eventually("the quiet one is in force", is_in_force, IN_FORCE_S, every_s=0.2)
 
 
-def test_a_list_that_breaks_does_not_keep_another_from_being_read(up: Upstream, start: Start, tmp_path: Path) -> None:
-    """Names listed since are blocked, though another list's file is gone."""
-    lost, kept = tmp_path / "lost.txt", tmp_path / "kept.txt"
-    lost.write_text("lost.example\n")
-    kept.write_text("kept.example\n")
-    lists = {"lost": {"file": str(lost)}, "kept": {"file": str(kept)}}
-    groups = {"managed": {"networks": ["127.0.1.0/24"], "block": list(lists)}, "default": {"block": []}}
-    service = start(policy(up, lists=lists, groups=groups, exemptions={}))
-    lost.unlink()
-    eventually("it is missed", lambda: "list" in ready(service)["degraded"], IN_FORCE_S)
-    kept.write_text("kept.example\nadded.example\n")
-    eventually("the other one is in force", lambda: is_blocked(service.dns, "added.example", MANAGED), IN_FORCE_S)
-    assert is_blocked(service.dns, "lost.example", MANAGED)
-    assert "lost" in ready(service)["degraded"]["list"]
+def is_not_kept_out_by_another_that_breaks(up: Upstream, folder: Path) -> None:
+    """The last good rules of the one that is gone stay; names listed since in the other are blocked."""
+    watched = Watched(up, folder, "lost", "kept")
+    with watched.service as service:
+        watched.paths["lost"].unlink()
+        eventually("it is missed", watched.is_missed)
+        watched.paths["kept"].write_text("kept.after.example\n")
+        eventually("the other one is in force", lambda: watched.blocks("kept.after.example"), IN_FORCE_S)
+        assert watched.blocks("lost.before.example")
+        assert "lost" in ready(service)["degraded"]["list"]
+
+
+WATCHING = (
+    is_in_force_within_ten_seconds,
+    is_refused_once_when_it_breaks_and_read_when_it_is_mended,
+    is_no_longer_complained_of_once_the_same_file_is_back,
+    is_read_once_and_then_left_when_it_is_only_touched,
+    is_not_kept_waiting_by_another_that_is_written_without_a_pause,
+    is_not_kept_out_by_another_that_breaks,
+)
+Scenario = Callable[[Upstream, Path], None]
+
+
+@pytest.fixture(scope="module")
+def outcomes(up: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Scenario, Future[None]]]:
+    """What comes of all of them, begun at once."""
+    with ThreadPoolExecutor(len(WATCHING)) as pool:
+        yield {each: pool.submit(each, up, tmp_path_factory.mktemp("watched")) for each in WATCHING}
+
+
+@pytest.mark.parametrize("scenario", WATCHING, ids=lambda each: str(each.__name__).replace("_", " "))
+def test_a_list_file_that_changes_on_disk(outcomes: dict[Scenario, Future[None]], scenario: Scenario) -> None:
+    outcomes[scenario].result()
 
 
 def test_the_reload_command_without_a_server_says_so(tmp_path: Path, up: Upstream) -> None:
     service = Service(tmp_path, policy(up))
-    done: subprocess.CompletedProcess[str] = service.command("reload")
+    done = service.command("reload")
     assert done.returncode == 1
     assert "no server answers on" in done.stderr
     assert "dnsfilter run" in done.stderr

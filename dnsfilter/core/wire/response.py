@@ -54,11 +54,6 @@ class Response:
     opt_end: int = 0
     names: Names = field(default_factory=dict)
 
-    @property
-    def is_truncated(self) -> bool:
-        """TC is set: ask again by TCP."""
-        return bool(self.flags & codes.TC)
-
 
 def answers(id_: bytes, question: bytes, octets: bytes) -> bool:
     """Tell whether `octets` is a response to a query: id, QR, opcode and question (RFC 5452 section 9.1).
