@@ -9,7 +9,9 @@ import json
 import logging
 import socket
 import threading
+import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -20,7 +22,8 @@ from dnsfilter.workers import CannotListen, endpoint_text
 log = logging.getLogger(__name__)
 
 MOST_REQUESTS = 8  # at the same time; more are closed at once
-REQUEST_S = 5.0
+REQUEST_S = 5.0  # to send a request
+PAGE_S = 10.0  # to make a page; readiness waits up to 5 s for an address that is silent
 _POLL_S = 0.1  # how soon it sees that it is to end
 
 Page = tuple[HTTPStatus, str, bytes]  # status, content type, body
@@ -71,15 +74,32 @@ class Server(ThreadingHTTPServer):
             self.shutdown_request(request)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Give the thread's slot back at the end."""
+        """Give the thread's slot back at the end; a client that drips its request is cut off before."""
+        cut = threading.Timer(REQUEST_S + PAGE_S, _cut_off, [request])
+        cut.daemon = True
+        cut.start()
         try:
             super().process_request_thread(request, client_address)
         finally:
+            cut.cancel()
             self._slots.release()
+
+    def get_request(self) -> Any:
+        """Accept a connection; out of descriptors, wait rather than spin."""
+        try:
+            return super().get_request()
+        except OSError:
+            time.sleep(_POLL_S)
+            raise
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
         """A client that breaks off is no error of ours."""
         log.debug("a request on %s broke off", endpoint_text(self.endpoint), exc_info=True)
+
+
+def _cut_off(request: socket.socket) -> None:
+    with suppress(OSError):
+        request.shutdown(socket.SHUT_RDWR)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -95,7 +115,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(json_page(HTTPStatus.NOT_FOUND, {"pages": sorted(self.server.pages)}))
             return
         try:
-            found = asyncio.run_coroutine_threadsafe(_await(page), self.server.loop).result(REQUEST_S)
+            found = asyncio.run_coroutine_threadsafe(_await(page), self.server.loop).result(PAGE_S)
         except TimeoutError:
             found = json_page(HTTPStatus.SERVICE_UNAVAILABLE, {"error": "the loop is busy"})
         self._send(found)

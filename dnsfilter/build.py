@@ -18,7 +18,7 @@ from typing import Any
 from dnsfilter import __version__
 from dnsfilter.config import lint
 from dnsfilter.config.load import Loaded, load
-from dnsfilter.config.problems import ConfigError, Problem
+from dnsfilter.config.problems import ConfigError, Places, Problem
 from dnsfilter.config.schema import DEFAULT_GROUP, Config, Group
 from dnsfilter.config.sets import expand
 from dnsfilter.config.values import Address
@@ -70,7 +70,6 @@ class Inputs:
 
     request: Request
     loaded: Loaded
-    text: str
     sources: list[Source]
     upstreams: tuple[Endpoint, ...]
     read_at: float
@@ -78,7 +77,7 @@ class Inputs:
 
     def __post_init__(self) -> None:
         given = self.request
-        parts = [__version__, self.text, f"{given.config} {given.listen} {given.upstream}", str(self.upstreams)]
+        parts = [__version__, self.loaded.text, f"{given.config} {given.listen} {given.upstream}", str(self.upstreams)]
         parts += [f"{each.name} {each.where} {each.sha256}" for each in self.sources]
         self.hash = hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
@@ -100,8 +99,10 @@ class Built:
 class ListErrors(Exception):
     """Lists that must be refused; the reasons by list."""
 
-    def __init__(self, reasons: dict[str, str]) -> None:
-        super().__init__("\n".join(f"list '{name}': {reason}" for name, reason in reasons.items()))
+    def __init__(self, reasons: dict[str, str], places: Places) -> None:
+        super().__init__(
+            "\n".join(f"{places.place('lists', name)}list '{name}': {why}" for name, why in reasons.items())
+        )
         self.reasons = reasons
 
 
@@ -110,11 +111,8 @@ def read(request: Request) -> Inputs:
     builtin = source.builtin()
     path = None if request.config is None else Path(request.config)
     loaded = load(path, builtin=builtin, text=request.text, listen=request.listen, upstream=request.upstream)
-    text = request.text
-    if text is None:
-        text = path.read_text(encoding="utf-8-sig") if path is not None else ""
     upstreams = _upstreams(loaded, Path(request.resolv_conf))
-    return Inputs(request, loaded, text, list(_sources(loaded)), upstreams, time.time())
+    return Inputs(request, loaded, list(_sources(loaded)), upstreams, time.time())
 
 
 def _upstreams(loaded: Loaded, resolv_conf: Path) -> tuple[Endpoint, ...]:
@@ -177,7 +175,7 @@ def _sources(loaded: Loaded) -> Iterator[Source]:
         except BadList as error:
             reasons[name] = str(error)
     if reasons:
-        raise ListErrors(reasons)
+        raise ListErrors(reasons, loaded.places)
 
 
 def _file_source(name: str, where: str, path: Path, format_name: str, match: Match, mode: str) -> Source:
@@ -200,13 +198,14 @@ def build(inputs: Inputs) -> Built:
         builder.block(number, rules)
         states.append(_state(each, rules, inputs.read_at))
     if reasons:
-        raise ListErrors(reasons)
+        raise ListErrors(reasons, inputs.loaded.places)
     names = (*(each.name for each in inputs.sources), CANARY)
     builder.block(len(names) - 1, Rules(suffix=list(CANARIES)))
     for number, group in enumerate(config.groups.values()):
         builder.allow(number, group.allow_names)
-    chunks = list(builder.chunks())
     warnings = [str(problem) for problem in lint.warnings(inputs.loaded)]
+    warnings += _allowed_again(inputs.loaded, builder, names)
+    chunks = list(builder.chunks())
     if unblocked := [name for name in builder.unblocked if name not in CANARIES]:
         shown = ", ".join(map(to_text, unblocked[:5]))
         warnings.append(f"{len(unblocked)} listed names are not blocked because of `protected`: {shown}")
@@ -216,7 +215,7 @@ def build(inputs: Inputs) -> Built:
     head = Head(
         inputs=inputs.hash,
         hash=digest[:16],
-        config_text=inputs.text,
+        config_text=inputs.loaded.text,
         warnings=tuple(warnings),
         settings=_settings(config, inputs.upstreams),
         lists=tuple(states),
@@ -224,6 +223,19 @@ def build(inputs: Inputs) -> Built:
         ends={each.id: each.end for each in config.exemptions.entries},
     )
     return Built(head, chunks, config, inputs.sources)
+
+
+def _allowed_again(loaded: Loaded, builder: Builder, names: tuple[str, ...]) -> Iterator[str]:
+    """Warn of allow names that take back what the group's own lists block."""
+    for name, group in loaded.config.groups.items():
+        blocked = expand(loaded.config, loaded.builtin, group.block)
+        for allowed in group.allow_names:
+            mask = builder.blocks(allowed)
+            lists = [each for number, each in enumerate(names) if mask >> number & 1 and each in blocked]
+            if lists:
+                place = loaded.places.place("groups", name, "allow")
+                taken = ", ".join(f"'{each}'" for each in lists)
+                yield f"{place}group '{name}': allow: {to_text(allowed)} is on {taken}, and not blocked for this group"
 
 
 def _state(each: Source, rules: Rules, read_at: float) -> ListState:
@@ -378,7 +390,7 @@ def _child() -> int:
 
 def _snapshot(request: Request) -> dict[str, Any]:
     inputs = read(request)
-    state = inputs.loaded.config.state
+    state = inputs.loaded.config.state if request.state is None else Path(request.state)
     current = state / IN_FORCE
     if _inputs_of(current) == inputs.hash:
         return {"snapshot": str(current)}

@@ -7,10 +7,25 @@ from typing import Any
 from dnsfilter.settings import FIXED
 from dnsfilter.snapshot import Head
 
+# Settings by the keys that an admin knows them by.
+_KEYS = {
+    "dns": "listen.dns",
+    "admin": "listen.admin",
+    "metrics": "listen.metrics",
+    "upstream_groups": "upstreams or forward",
+    "timeout_s": "resolve.timeout",
+    "deadline_s": "resolve.deadline",
+    "max_concurrent": "resolve.max_concurrent",
+    "cache_entries": "cache.entries",
+    "max_ttl": "cache.max_ttl",
+    "max_negative_ttl": "cache.max_negative_ttl",
+    "log_level": "log.level",
+}
+
 
 def needs_restart(old: Head, new: Head) -> list[str]:
-    """Return the settings that differ and are only read at a start."""
-    return [name for name in FIXED if getattr(old.settings, name) != getattr(new.settings, name)]
+    """Return the keys that differ and are only read at a start."""
+    return [_KEYS.get(name, name) for name in FIXED if getattr(old.settings, name) != getattr(new.settings, name)]
 
 
 def between(old: Head, new: Head) -> list[str]:
@@ -87,4 +102,4 @@ def _rest(old: Head, new: Head) -> Iterator[str]:
     labels |= {"protected": "the protected names", "zones": "the forward zones"}
     yield from (f"{label} changed" for key, label in labels.items() if old.policy[key] != new.policy[key])
     before, after = asdict(old.settings), asdict(new.settings)
-    yield from (f"{key} changed" for key in before if before[key] != after[key] and key not in FIXED)
+    yield from (f"{_KEYS[key]} changed" for key in before if before[key] != after[key] and key not in FIXED)

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 
 from dnsfilter.core.index import Index
@@ -13,16 +13,16 @@ from dnsfilter.snapshot import BadSnapshot, Head, Reader
 BUILD_S = 300.0  # a policy of a million names takes about two
 
 
-@dataclass(frozen=True, slots=True)
 class Refusal(Exception):
-    """Nothing was built; the message is for the admin."""
+    """Nothing was built; the message is for the admin.
 
-    text: str
-    status: int  # exit status that says so
-    lists: dict[str, str] = field(default_factory=dict)  # lists that were refused, with their reasons
+    status: the exit status that says so. lists: lists that were refused, with their reasons.
+    """
 
-    def __str__(self) -> str:
-        return self.text
+    def __init__(self, text: str, status: int, lists: dict[str, str] | None = None) -> None:
+        super().__init__(text)
+        self.status = status
+        self.lists = lists or {}
 
 
 async def build(request: Request, *, is_nice: bool) -> Path:
@@ -30,12 +30,10 @@ async def build(request: Request, *, is_nice: bool) -> Path:
 
     is_nice: below the priority of a server that answers meanwhile.
     """
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "dnsfilter.build"),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
+    try:
+        process = await _start()
+    except OSError as error:
+        raise Refusal(f"the process that builds the policy cannot be started: {error}", 1) from None
     try:
         async with asyncio.timeout(BUILD_S):
             asked = json.dumps(asdict(request) | {"nice": is_nice}).encode()
@@ -56,6 +54,15 @@ async def build(request: Request, *, is_nice: bool) -> Path:
     if "error" in result:
         raise Refusal(result["error"], result["status"], result.get("lists", {}))
     return Path(result["snapshot"])
+
+
+async def _start() -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-P", "-m", "dnsfilter.build"),  # -P: nothing is imported from the working directory
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
 
 
 async def load(path: Path) -> tuple[Head, Index]:

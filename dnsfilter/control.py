@@ -15,6 +15,7 @@ log = logging.getLogger(__name__)
 
 SOCKET = "control.sock"  # in the state directory
 LOCK = "lock"
+LONGEST_PATH = 107  # octets of a Unix socket's path (unix(7))
 MOST_OCTETS = 64 * 1024  # of a request
 REQUEST_S = 10.0  # to send one
 
@@ -23,7 +24,7 @@ Command = Callable[[Json], Awaitable[Json]]
 
 
 class StateInUse(Exception):
-    """Another server runs on this state directory."""
+    """This state directory cannot be had; mostly because another server runs on it."""
 
 
 class NoServer(Exception):
@@ -32,6 +33,8 @@ class NoServer(Exception):
 
 def lock(state: Path) -> TextIO:
     """Take the state directory for this process, until the returned file is closed. Raises StateInUse, OSError."""
+    if len(os.fsencode(state / SOCKET)) > LONGEST_PATH:
+        raise StateInUse(f"{state} is too long a path for a socket in it\n  write a shorter one: state: DIR")
     state.mkdir(mode=0o750, parents=True, exist_ok=True)
     file = (state / LOCK).open("a+", encoding="ascii")
     try:
@@ -79,7 +82,7 @@ class ControlServer:
                 line = await reader.readline()
             writer.write(json.dumps(await self._answer(line)).encode() + b"\n")
             await writer.drain()
-        except (OSError, ValueError, TimeoutError):
+        except (OSError, ValueError, RecursionError, TimeoutError):
             log.debug("a control connection broke off", exc_info=True)
         finally:
             writer.close()
@@ -90,7 +93,7 @@ class ControlServer:
         try:
             request = json.loads(line)
             command = self._commands[request["command"]]
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, RecursionError):
             return {"error": f"a request is a line of JSON whose command is one of {', '.join(self._commands)}"}
         try:
             return await command(request)

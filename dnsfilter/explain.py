@@ -56,6 +56,13 @@ def verdict_of(policy: Policy, asked: Asked) -> Verdict:
     return decide(policy, asked.row, asked.name, asked.wall)
 
 
+def goes_upstream(policy: Policy, name: Name, qtype: int) -> bool:
+    """Tell whether the question is one that an upstream is ever asked."""
+    kind = special.find(name)
+    is_local = kind is not None and (kind is special.Special.EMPTY or not policy.zone(name))
+    return not is_local and qtype not in codes.META and qtype != codes.ANY
+
+
 def chain_verdict(policy: Policy, asked: Asked, verdict: Verdict, entry: Entry) -> Verdict:
     """Judge the names that an upstream's answer leads to."""
     if asked.row is None or verdict.action in (Action.BLOCKED, Action.LOCAL):

@@ -129,6 +129,7 @@ class Forwarder:
                 return
             attempt.retry_at = now + self._timeout_s
             attempt.silent = upstream
+            attempt.forward.edns = True  # that another one knows no EDNS says nothing of this one
             if attempt.forward.by_tcp:
                 self._start_tcp(attempt, upstream)
                 return
@@ -160,9 +161,10 @@ class Forwarder:
         if attempt not in self._attempts:
             return
         now = self._now()
-        upstream.answered(now - since)
         forward = attempt.forward
         result = self._engine.complete(forward, octets, now, self._wall())
+        if not isinstance(result, Rejected) or result.reason in _NAMES_OWN:
+            upstream.answered(now - since)
         if isinstance(result, Completed):
             self._finish(attempt, result)
         elif isinstance(result, Rejected):
@@ -203,7 +205,13 @@ class Forwarder:
     # ---- time ----
 
     def _on_sweep(self) -> None:
-        now = self._now()
+        try:
+            self._sweep_once(self._now())
+        finally:  # whatever went wrong for one question, the others still get their time-outs
+            loop = asyncio.get_running_loop()
+            self._sweep = loop.call_later(SWEEP_S, self._on_sweep) if self._attempts or self._probes else None
+
+    def _sweep_once(self, now: float) -> None:
         for attempt in list(self._attempts):
             if now >= attempt.deadline:
                 self._note_silence(attempt, now)
@@ -217,8 +225,6 @@ class Forwarder:
             upstream.pool.forget(exchange)
             upstream.failed("timeout", now, counts_against=True)
         self.on_batch_end()
-        loop = asyncio.get_running_loop()
-        self._sweep = loop.call_later(SWEEP_S, self._on_sweep) if self._attempts or self._probes else None
 
     def _note_silence(self, attempt: _Attempt, now: float) -> None:
         """Hold a time-out against the upstream; its answer still counts, should it come before the deadline."""
@@ -240,10 +246,12 @@ class Forwarder:
             since = self._now()
             upstream.queries += 1
             try:
-                async with asyncio.timeout(max(0.0, attempt.deadline - since)):
+                async with asyncio.timeout(max(0.0, min(self._timeout_s, attempt.deadline - since))):
                     octets = await tcp.exchange(upstream.host, upstream.port, rest, question)
                 break
-            except (tcp.TcpError, TimeoutError):
+            except TimeoutError:
+                break
+            except tcp.TcpError:
                 continue
         attempt.task = None
         if octets is None:

@@ -11,7 +11,7 @@ from dnsfilter import __version__, explain, readiness, workers
 from dnsfilter.admin import Page, Pages, Server, json_page
 from dnsfilter.control import Command, Json
 from dnsfilter.core.cache import ChainError, Limits, from_response
-from dnsfilter.core.names import BadName, from_text
+from dnsfilter.core.names import from_text
 from dnsfilter.core.policy import CANARY, ONLY
 from dnsfilter.core.wire.response import FormError, read
 from dnsfilter.engine.interface import Answered, Clock, Engine, Forward
@@ -25,6 +25,7 @@ from dnsfilter.workers import Listener, endpoint_text
 
 ENGINE = "python"
 EXPLAIN_S = 10.0
+READINESS_S = 5.0
 _EVERYTHING = Limits(entries=1, octets=1, max_ttl=2**31, max_negative_ttl=2**31)  # for an answer that is only shown
 
 
@@ -42,6 +43,7 @@ class Operations:
     admin: Mapping[str, Server]
     upstreams: Mapping[Endpoint, Upstream] = field(default_factory=dict)
     samples: Sequence[readiness.Sample] = ()
+    last_reasons: list[str] | None = None  # None: not asked yet
     started_at: float = field(default_factory=time.time)
 
     def pages(self) -> Pages:
@@ -55,18 +57,24 @@ class Operations:
     async def _reasons(self) -> list[str]:
         """Return why the service is not ready; empty when it is."""
         wall, now = time.time(), self.now()
-        blocked = [each for each in self.samples if readiness.is_blocked(self.engine, each, now, wall)]
-        groups = {row.group for row in self.engine.policy.clients.all_rows() if row.enforced}
         reasons = [
-            f"group '{group}': no name of its lists is seen to be blocked"
-            for group in sorted(groups - {each.group for each in blocked})
+            f"group '{each.group}': no name of its lists is seen to be blocked"
+            for each in self.samples
+            if not readiness.is_enforced(self.engine, each, now, wall)
         ]
         return reasons + await readiness.silent([listener.address for listener in self.listeners])
 
+    async def watch_readiness(self) -> None:
+        """Ask now and then, so that a scrape tells it without waiting for an address that is silent."""
+        while True:
+            self.last_reasons = await self._reasons()
+            await asyncio.sleep(READINESS_S)
+
     def _degraded(self) -> dict[str, str]:
         found = dict(self.reloader.degraded)
-        if not any(upstream.health.is_up for upstream in self.upstreams.values()):
-            found["upstreams"] = "no upstream answers"
+        for group in self.forwarder.groups:
+            if not any(upstream.health.is_up for upstream in group.upstreams):
+                found["upstreams"] = f"none answers of {', '.join(upstream.name for upstream in group.upstreams)}"
         return found
 
     # ---- pages ----
@@ -80,7 +88,7 @@ class Operations:
         return json_page(status, {"ready": not reasons, "reasons": reasons, "degraded": self._degraded()})
 
     async def _metrics(self) -> Page:
-        state = self._state(is_ready=not await self._reasons())
+        state = self._state(is_ready=self.last_reasons == [])
         text = await asyncio.to_thread(metrics.render, state)
         return HTTPStatus.OK, "text/plain; version=0.0.4; charset=utf-8", text
 
@@ -175,20 +183,21 @@ class Operations:
 
     async def _explain(self, request: Json) -> Json:
         """Explain by the policy in force, and ask for the chain."""
-        policy = self.engine.policy
-        wall = time.time() if request["at"] is None else request["at"]
         try:
-            name, qtype = from_text(request["name"]), request["type"]
-            asked = list(explain.ask(policy, name, qtype, request["client"], wall))
-        except (BadName, ValueError) as error:
-            return {"error": str(error)}
-        octets = await self._upstream_answer(explain.question(name, qtype))
-        entry = None
+            wall = time.time() if request["at"] is None else float(request["at"])
+            name, qtype, client = from_text(request["name"]), int(request["type"]), request["client"]
+            list(explain.ask(self.engine.policy, name, qtype, client, wall))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            return {"error": f"{error}"}
+        octets = None
+        if explain.goes_upstream(self.engine.policy, name, qtype):
+            octets = await self._upstream_answer(explain.question(name, qtype))
+        policy, entry = self.engine.policy, None
         if octets is not None:
             with suppress(FormError, ChainError):
                 entry = from_response(read(octets, name), name, qtype, self.now(), _EVERYTHING)
         explained = []
-        for each in asked:
+        for each in explain.ask(policy, name, qtype, client, wall):
             verdict = explain.verdict_of(policy, each)
             if entry is not None:
                 verdict = explain.chain_verdict(policy, each, verdict, entry)

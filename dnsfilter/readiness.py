@@ -7,11 +7,13 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
-from dnsfilter.core.clients import Address, ClientRow, Network, Style
+from dnsfilter.core import answer
+from dnsfilter.core.clients import Address, ClientRow
 from dnsfilter.core.names import BadName, Name, from_text
 from dnsfilter.core.policy import Action, Policy, decide
 from dnsfilter.core.wire import codes
 from dnsfilter.core.wire.framing import frame
+from dnsfilter.core.wire.query import parse
 from dnsfilter.engine.interface import Engine
 from dnsfilter.explain import question
 from dnsfilter.settings import Endpoint, ListState
@@ -19,34 +21,38 @@ from dnsfilter.workers import endpoint_text
 
 PROBE_S = 5.0
 _PROBE = bytes.fromhex("0000 0100 0001 0000 0000 0000") + b"\x05probe\x09dnsfilter\x07invalid\0" + b"\0\x10\0\3"
-_SPARE = ("127.255.255.254", "10.255.255.254", "192.168.255.254", "172.31.255.254", "::1")
+MOST_CLIENTS = 4  # asked as, of one group
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A listed name, and an address to ask it as, for one group that enforces a list."""
+    """Whom to ask as, and for which names, to see that one group is blocked."""
 
     group: str
-    client: str
-    name: Name
-    row: ClientRow
+    clients: tuple[str, ...]  # addresses, those without exemptions first
+    names: tuple[Name, ...]  # of the lists that the group enforces
 
 
-def samples(policy: Policy, lists: Iterable[ListState], networks: Iterable[Network], wall: float) -> Iterator[Sample]:
-    """Yield one sample for each group that enforces a list and for which one can be found."""
+def samples(policy: Policy, lists: Iterable[ListState]) -> Iterator[Sample]:
+    """Yield a sample for each group that enforces a list and that anybody can be in."""
     every = tuple(lists)
-    addresses: list[Address] = [network[0] for network in networks]
-    addresses += map(ipaddress.ip_address, _SPARE)
-    seen: set[str] = set()
-    for client in addresses:
-        row = policy.clients.find(client)
-        if row is None or row.group in seen or not row.enforced:
-            continue
-        for name in _names(row, every):
-            if decide(policy, row, name, wall).action is Action.BLOCKED:
-                seen.add(row.group)
-                yield Sample(row.group, str(client), name, row)
-                break
+    clients: dict[str, list[tuple[str, ClientRow]]] = {}
+    for address in _addresses(policy):
+        row = policy.clients.find(address)
+        if row is not None and row.enforced:
+            clients.setdefault(row.group, []).append((str(address), row))
+    for group, found in clients.items():
+        found.sort(key=lambda each: bool(each[1].exemptions))
+        names = dict.fromkeys(name for _, row in found[:1] for name in _names(row, every))
+        yield Sample(group, tuple(client for client, _ in found[:MOST_CLIENTS]), tuple(names))
+
+
+def _addresses(policy: Policy) -> Iterator[Address]:
+    """Yield addresses so that every row that anybody can have is met: where networks begin, and behind their ends."""
+    for network in policy.clients.networks():
+        yield network[0]
+        with suppress(ValueError):  # behind the last address of all
+            yield network[-1] + 1
 
 
 def _names(row: ClientRow, lists: Iterable[ListState]) -> Iterator[Name]:
@@ -58,20 +64,24 @@ def _names(row: ClientRow, lists: Iterable[ListState]) -> Iterator[Name]:
                     yield from_text(text)
 
 
-def is_blocked(engine: Engine, sample: Sample, now: float, wall: float) -> bool:
-    """Ask the engine the listed name as a client of the group; tell whether its answer is the block."""
-    octets = engine.probe(question(sample.name, codes.A), sample.client, now, wall)
-    if octets is None:
-        return False
-    rcode, answers = octets[3] & 15, int.from_bytes(octets[6:8], "big")
-    if sample.row.style is Style.NXDOMAIN:
-        return rcode == codes.NXDOMAIN
-    if sample.row.style is Style.REFUSED:
-        return rcode == codes.REFUSED
-    sinkhole = engine.policy.blocking.ipv4
-    if sample.row.style is Style.SINKHOLE and sinkhole is not None:
-        return rcode == codes.NOERROR and answers == 1 and sinkhole in octets[12 + len(sample.name) + 4 :]
-    return rcode == codes.NOERROR and not answers
+def is_enforced(engine: Engine, sample: Sample, now: float, wall: float) -> bool:
+    """Ask the engine listed names as a client of the group until its answer is the block, to the octet.
+
+    Where all clients at hand are exempt, that their exemptions were needed is the proof.
+    """
+    policy, is_lifted = engine.policy, False
+    for client in sample.clients:
+        row = policy.clients.find(ipaddress.ip_address(client))
+        if row is None:
+            continue
+        for name in sample.names:
+            verdict = decide(policy, row, name, wall)
+            is_lifted = is_lifted or verdict.action is Action.EXEMPTED
+            if verdict.action is Action.BLOCKED:
+                asked = question(name, codes.A)
+                expected = answer.blocked(parse(asked), verdict, policy.blocking)
+                return engine.probe(asked, client, now, wall) == expected
+    return is_lifted
 
 
 async def silent(listeners: Iterable[Endpoint]) -> list[str]:

@@ -3,7 +3,6 @@
 import asyncio
 import ctypes
 import gc
-import ipaddress
 import logging
 import signal
 import time
@@ -21,12 +20,13 @@ from dnsfilter.engine.interface import Forward
 from dnsfilter.engine.pure import PureEngine
 from dnsfilter.engine.pure import Settings as EngineSettings
 from dnsfilter.forward import Forwarder
-from dnsfilter.listen.stream import StreamListeners
+from dnsfilter.listen.stream import CONNECTIONS, StreamListeners
 from dnsfilter.operations import ENGINE, Operations
 from dnsfilter.reloading import Reloader, keep, sweep_out
 from dnsfilter.settings import Request, Settings
 from dnsfilter.snapshot import IN_FORCE, Head, policy_of
 from dnsfilter.upstream.group import Upstream, UpstreamGroup
+from dnsfilter.upstream.udp import POOL
 from dnsfilter.workers import CannotListen, Listener, endpoint_text
 
 log = logging.getLogger(__name__)
@@ -56,10 +56,18 @@ async def run(request: Request) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    loop.add_signal_handler(signal.SIGHUP, lambda: None)  # nothing to reload yet
-    head, index, opened = await _prepare(request)
+    hung_up = asyncio.Event()
+    loop.add_signal_handler(signal.SIGHUP, hung_up.set)  # while there is nothing to reload yet
+    preparing, stopped = asyncio.ensure_future(_prepare(request)), asyncio.ensure_future(stopping.wait())
+    await asyncio.wait([preparing, stopped], return_when=asyncio.FIRST_COMPLETED)
+    if not preparing.done():
+        preparing.cancel()
+        return
+    head, index, opened = preparing.result()
     service = Service(request, head, index, opened)
     await service.start()
+    if hung_up.is_set():
+        service.reload()
     calm_collector()
     await stopping.wait()
     await service.stop()
@@ -152,7 +160,8 @@ class Service:
         engine_settings = EngineSettings(limits, settings.max_concurrent)
         self._engine = PureEngine(engine_settings, policy_of(head, index), self._ask, now, time.time)
         self._forwarder = Forwarder(self._engine, settings.timeout_s, settings.deadline_s, now, time.time)
-        self._streams = StreamListeners(self._engine, self._ask, now, time.time)
+        most = min(CONNECTIONS, workers.descriptors() // 4)
+        self._streams = StreamListeners(self._engine, self._ask, now, time.time, most)
         self._operations = Operations(
             config=request.config,
             now=now,
@@ -187,8 +196,9 @@ class Service:
             server.start(self._operations.pages())
         await self._control.start()
         self._spawn(reloader.watch())
+        self._spawn(self._operations.watch_readiness())
         self._spawn(self._sweep())
-        loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(reloader.reload()))
+        loop.add_signal_handler(signal.SIGHUP, self.reload)
         for warning in reloader.head.warnings:
             log.warning("%s", warning)
         rules = sum(each.entries for each in reloader.head.lists)
@@ -213,6 +223,10 @@ class Service:
             upstream.pool.close()
         await asyncio.gather(*(asyncio.to_thread(server.stop) for server in self._opened.admin.values()))
         self._opened.close()
+
+    def reload(self) -> None:
+        """Reload in the background; the log tells the outcome."""
+        self._spawn(self._operations.reloader.reload())
 
     def _spawn(self, work: Coroutine[Any, Any, object]) -> None:
         task: asyncio.Task[object] = asyncio.get_running_loop().create_task(work)
@@ -245,7 +259,10 @@ class Service:
         loop = asyncio.get_running_loop()
         known, forwarder = self._operations.upstreams, self._forwarder
         wanted = dict.fromkeys(endpoint for group in settings.upstream_groups for endpoint in group)
-        upstreams = {each: known.get(each) or Upstream(*each, loop, forwarder) for each in wanted}
+        sockets = max(1, min(POOL, workers.descriptors() // 4 // len(wanted)))
+        if sockets < POOL:
+            log.warning("only %d sockets for each upstream: raise the limit on open files (LimitNOFILE=65536)", sockets)
+        upstreams = {each: known.get(each) or Upstream(*each, loop, forwarder, sockets) for each in wanted}
         self._operations.upstreams = upstreams
         forwarder.groups = [UpstreamGroup([upstreams[each] for each in g]) for g in settings.upstream_groups]
         for endpoint, upstream in known.items():
@@ -254,6 +271,4 @@ class Service:
 
     def _sample(self, head: Head) -> None:
         """Find what readiness checks may ask for under the policy in force."""
-        networks = [ipaddress.ip_network(network) for network, _ in head.policy["networks"]]
-        policy = self._engine.policy
-        self._operations.samples = tuple(readiness.samples(policy, head.lists, networks, time.time()))
+        self._operations.samples = tuple(readiness.samples(self._engine.policy, head.lists))

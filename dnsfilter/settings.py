@@ -32,6 +32,7 @@ class Request:
     listen: str | None = None
     upstream: str | None = None
     resolv_conf: str = "/etc/resolv.conf"
+    state: str | None = None  # where the server that asks keeps its state; None: as configured
 
 
 FIXED = ("state", "dns", "admin", "metrics", "max_concurrent", "cache_entries", "max_ttl", "max_negative_ttl")

@@ -146,6 +146,12 @@ def raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
+def descriptors() -> int:
+    """Return how many descriptors this process may open."""
+    soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return DESCRIPTORS if soft == resource.RLIM_INFINITY else soft
+
+
 def drops(sockets: Sequence[socket.socket]) -> int:
     """Return how many datagrams the kernel dropped because these sockets' buffers were full."""
     inodes = {str(os.fstat(sock.fileno()).st_ino) for sock in sockets}

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -19,7 +18,6 @@ from dnsfilter import build, snapshot
 from dnsfilter.config.problems import ConfigError
 from dnsfilter.core.clients import address
 from dnsfilter.core.policy import Action, Policy, decide
-from dnsfilter.lists.source import file_stamp
 from dnsfilter.settings import Request
 from tests.core import reference
 from tests.core.make import name
@@ -357,15 +355,6 @@ def test_a_configuration_handed_over_as_text_is_the_same_input_as_its_file(tmp_p
     request = write(tmp_path)
     text = (tmp_path / "dnsfilter.yaml").read_text()
     assert build.read(request).hash == build.read(replace(request, text=text)).hash
-
-
-def test_a_list_whose_file_was_touched_is_told_by_its_new_stamp(tmp_path: Path) -> None:
-    """Who watches the files would otherwise see a change that no reload takes away."""
-    request, kept = write(tmp_path), tmp_path / "state" / snapshot.IN_FORCE
-    Path(run(request)[1]["snapshot"]).rename(kept)
-    os.utime(tmp_path / "ministry.txt", (1, 1))
-    head = snapshot.Reader(Path(run(request)[1]["snapshot"])).head
-    assert head.lists[0].stamp == file_stamp(tmp_path / "ministry.txt")
 
 
 def test_a_damaged_snapshot_is_not_used_again(tmp_path: Path) -> None:

@@ -49,5 +49,6 @@ def _against_running(state: Path, head: Head) -> list[str] | None:
     running = child.head_of(state / IN_FORCE)
     if running is None:
         return None
-    restart = [f"{name} changed: needs a restart" for name in changes.needs_restart(running, head)]
-    return changes.between(running, head) + restart
+    if keys := changes.needs_restart(running, head):
+        return [f"nothing: it would be refused, since a change of {', '.join(keys)} needs a restart"]
+    return changes.between(running, head)

@@ -3,6 +3,7 @@
 import time
 from argparse import Namespace
 from collections.abc import Iterable
+from datetime import UTC
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -46,8 +47,8 @@ def _moment(options: Namespace) -> float | None:
     if options.at is None:
         return None
     path = None if options.config is None else Path(options.config)
-    zone = ZoneInfo(load(path, builtin=source.builtin()).config.timezone)
-    return times.start(options.at, zone)
+    name = load(path, builtin=source.builtin()).config.timezone
+    return times.start(options.at, UTC if name == "UTC" else ZoneInfo(name))  # UTC needs no time zone data
 
 
 def _offline(options: Namespace, name: Name, qtype: int, wall: float | None) -> int:
@@ -149,5 +150,9 @@ def _print_one(found: control.Json) -> None:
 
 
 def _print_message(octets: str) -> None:
-    for line in str(DNSRecord.parse(bytes.fromhex(octets))).splitlines():
-        say(f"    {line}")
+    try:
+        lines = str(DNSRecord.parse(bytes.fromhex(octets))).splitlines()
+    except Exception:  # noqa: BLE001 - dnslib reads no worse than it can
+        lines = [f"a message that cannot be shown as text: {octets}"]
+    for line in lines:
+        say(f"    {''.join(char if char.isprintable() else ascii(char)[1:-1] for char in line)}")

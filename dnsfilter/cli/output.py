@@ -7,9 +7,8 @@ from datetime import datetime
 from pathlib import Path
 
 from dnsfilter import build
-from dnsfilter.config.load import load
+from dnsfilter.config import load
 from dnsfilter.config.problems import ConfigError
-from dnsfilter.lists import source
 from dnsfilter.settings import Request
 
 
@@ -34,9 +33,8 @@ def moment(seconds: float) -> str:
 
 
 def state_of(options: Namespace) -> Path:
-    """Return the state directory of the configuration. Raises ConfigError."""
-    path = None if options.config is None else Path(options.config)
-    return load(path, builtin=source.builtin()).config.state
+    """Return the state directory of the configuration, right or wrong. Raises ConfigError."""
+    return load.state_of(None if options.config is None else Path(options.config))
 
 
 def build_all(options: Namespace) -> build.Built | None:

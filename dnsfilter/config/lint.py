@@ -184,6 +184,11 @@ def _long_text(facts: _Facts) -> Iterator[Problem]:
         yield facts.warn(("blocking", "text"), f"{length} octets; clients get the first {MAX_EDE_TEXT}", remedy)
 
 
+def _workers(facts: _Facts) -> Iterator[Problem]:
+    if facts.config.workers not in ("auto", 1):
+        yield facts.warn(("workers",), "this version serves in one process", "leave it out, or write auto")
+
+
 _WARNINGS: tuple[Callable[[_Facts], Iterator[Problem]], ...] = (
     _unused_lists,
     _empty_sets,
@@ -195,4 +200,5 @@ _WARNINGS: tuple[Callable[[_Facts], Iterator[Problem]], ...] = (
     _exemptions_of_nothing,
     _exemptions_outside_groups,
     _long_text,
+    _workers,
 )

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from dnsfilter.config import messages, nodes, unavailable
+from dnsfilter.config import messages, nodes, unavailable, values
 from dnsfilter.config.check import Checked, check
 from dnsfilter.config.nodes import Node
 from dnsfilter.config.problems import ConfigError, Place, Places, Problem, nearest, shown
 from dnsfilter.config.problems import Path as Keys
-from dnsfilter.config.schema import Config, Context
+from dnsfilter.config.schema import Config, Context, default_state
 from dnsfilter.config.sets import BuiltinInfo
 
 UNNAMED = "dnsfilter.yaml"  # what messages call a text that comes from no file
@@ -25,6 +25,7 @@ class Loaded:
     config: Config
     places: Places
     path: Path | None  # None: built-in defaults, or a text from no file
+    text: str  # as it was read
     builtin: Mapping[str, BuiltinInfo]
 
 
@@ -57,7 +58,21 @@ def load(
     problems += zone_problems + found
     if problems:
         raise ConfigError(problems)
-    return Loaded(config, places, path, builtin)
+    return Loaded(config, places, path, text, builtin)
+
+
+def state_of(path: Path | None) -> Path:
+    """Return the state directory that a configuration names, whatever else is wrong with it. Raises ConfigError.
+
+    For commands to a running server: it serves on when the file has been broken since.
+    """
+    if path is None:
+        return default_state()
+    root, _problems = nodes.parse(_text_of(path, str(path)), str(path))
+    node = root.find(("state",))
+    if node is None or not isinstance(node.value, str) or not node.value:
+        return default_state()
+    return values.path(node.value, path.parent.absolute())
 
 
 def _text_of(path: Path, file: str) -> str:

@@ -16,6 +16,9 @@ class Place:
     file: str
     line: int | None = None  # from 1; None: the file as a whole, or an option of the command line
 
+    def __str__(self) -> str:
+        return f"{self.file}: " if self.line is None else f"{self.file}:{self.line}: "
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -27,8 +30,7 @@ class Problem:
     remedy: str
 
     def __str__(self) -> str:
-        place = self.file if self.line is None else f"{self.file}:{self.line}"
-        return f"{place}: {self.text}\n  {self.remedy}"
+        return f"{Place(self.file, self.line)}{self.text}\n  {self.remedy}"
 
 
 class ConfigError(Exception):

@@ -118,11 +118,7 @@ def from_response(response: Response, qname: Name, qtype: int, now: float, limit
         lifetime=lifetime if qtype != codes.ANY else 0,
         born=int(now),
         chain=(*on_chain[1:], *targets),
-        additional=tuple(
-            Additional(start, _told(record))
-            for record, start in zip(records, starts, strict=True)
-            if record.section == 2
-        ),
+        additional=tuple(Additional(start, _told(record)) for start, record in additional),
     )
 
 

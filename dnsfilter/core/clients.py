@@ -79,6 +79,13 @@ class Prefixes(Generic[T]):
             if (value := table.get(bits >> shift)) is not None:
                 yield value
 
+    def networks(self) -> Iterator[Network]:
+        """Yield every network."""
+        for version, tables in self._tables.items():
+            make, size = (ipaddress.IPv4Network, 32) if version == 4 else (ipaddress.IPv6Network, 128)
+            for shift, table in tables.items():
+                yield from (make((bits << shift, size - shift)) for bits in table)
+
     def values(self) -> Iterator[T]:
         """Yield every value."""
         for tables in self._tables.values():
@@ -99,6 +106,11 @@ class Clients:
         if self.access.find(client) is None:
             return None
         return self.rows.find(client) or self.default
+
+    def networks(self) -> Iterator[Network]:
+        """Yield the networks of access and rows: between their edges all clients are alike."""
+        yield from self.access.networks()
+        yield from self.rows.networks()
 
     def all_rows(self) -> Iterator[ClientRow]:
         """Yield every row that a client may have."""

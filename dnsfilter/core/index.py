@@ -158,6 +158,15 @@ class Builder:
         self._add(rules.suffix, Pair(hit, hit))
         self._add(rules.below, Pair(NOTHING, hit))
 
+    def blocks(self, name: Name) -> int:
+        """Return the mask of lists added so far that block a name, by itself or by a name above."""
+        pair = self._codes.get(name)
+        mask = 0 if pair is None else self._pairs[pair].at.blocks
+        for above in ancestry(parent(name)):
+            if (pair := self._codes.get(above)) is not None:
+                mask |= self._pairs[pair].below.blocks
+        return mask
+
     def allow(self, number: int, names: Sequence[Name]) -> None:
         """Add the allow names of a group, each with all below it (its bit in `allows`)."""
         hit = Hit(allows=1 << number)

@@ -45,18 +45,6 @@ WAITERS_PER_QUESTION = 10  # on average; bounds what waits in all
 PROBE = b"\x05probe\x09dnsfilter\x07invalid\0"  # asked in class CH by readiness checks, and not counted
 PROBED = Transport.PROBE
 
-# Types that are no data: answered here once the policy has let them through (RFC 6895 section 3.1).
-_META = {
-    0: codes.FORMERR,
-    codes.OPT: codes.FORMERR,
-    codes.TKEY: codes.REFUSED,
-    codes.TSIG: codes.REFUSED,
-    codes.IXFR: codes.REFUSED,
-    codes.AXFR: codes.REFUSED,
-    codes.MAILB: codes.NOTIMP,
-    codes.MAILA: codes.NOTIMP,
-    65_535: codes.REFUSED,
-}
 _REJECTED = {codes.SERVFAIL: "servfail", codes.REFUSED: "refused"}
 _GOOD = (codes.NOERROR, codes.NXDOMAIN, codes.YXDOMAIN)
 
@@ -207,7 +195,7 @@ class PureEngine:
             verdict = decide(policy, row, query.name, wall)
             if verdict.action is Action.BLOCKED:
                 octets = answer.blocked(query, verdict, policy.blocking)
-            elif (rcode := _META.get(query.qtype)) is not None:
+            elif (rcode := codes.META.get(query.qtype)) is not None:
                 octets = build.response(query, rcode)
             elif query.qtype == codes.ANY and transport is Transport.UDP:
                 octets = answer.minimal_any(query, verdict, policy.blocking.ttl)
@@ -219,7 +207,8 @@ class PureEngine:
                 octets, verdict = self._deliver(query, row, verdict, entry, transport, now, wall)
                 cache = "hit"
         outcome = self._outcome(transport, client, octets[3] & 15, verdict, cache)
-        return Answered(octets, outcome, is_reusable=edns is None or not edns.has_options)
+        is_plain = edns is None or not edns.has_options
+        return Answered(octets, outcome, is_reusable=is_plain and outcome != PROBE_OUTCOME)
 
     def _deliver(
         self,

@@ -21,11 +21,20 @@ HIGH_WATER = 64 * 1024  # octets of unsent answers before reading stops
 class StreamListeners:
     """All TCP connections of the process, bounded in number, time and memory."""
 
-    def __init__(self, engine: Engine, on_forward: Callable[[Forward], None], now: Clock, wall: Clock) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        on_forward: Callable[[Forward], None],
+        now: Clock,
+        wall: Clock,
+        most: int = CONNECTIONS,
+    ) -> None:
+        """most: connections in all; never more than half of the descriptors there are."""
         self.engine = engine
         self.on_forward = on_forward
         self.now = now
         self.wall = wall
+        self._most = most
         self._connections: dict[StreamListener, None] = {}  # the longest idle first
         self._by_client: defaultdict[str, dict[StreamListener, None]] = defaultdict(dict)
 
@@ -41,7 +50,7 @@ class StreamListeners:
         own = self._by_client[connection.client]
         if len(own) >= PER_CLIENT:
             next(iter(own)).abort()
-        elif len(self._connections) >= CONNECTIONS:
+        elif len(self._connections) >= self._most:
             next(iter(self._connections)).abort()
         self.touched(connection)
 
@@ -81,6 +90,7 @@ class StreamListener(asyncio.Protocol):
         self._in_flight = 0
         self._is_writable = True
         self._is_taking = False
+        self._next_turn: asyncio.Handle | None = None
         self._transport: asyncio.Transport
         self.client = ""
         self.expires = 0.0  # `now` at which the connection is ended
@@ -164,6 +174,9 @@ class StreamListener(asyncio.Protocol):
         """Take messages while the client is ready for answers, some a turn; read on when all are taken."""
         if self._is_taking:
             return
+        if self._next_turn is not None:
+            self._next_turn.cancel()
+            self._next_turn = None
         self._is_taking = True
         for _ in range(TURN):
             if not self._is_ready or (message := self._framer.pop()) is None:
@@ -176,6 +189,6 @@ class StreamListener(asyncio.Protocol):
             self._transport.pause_reading()
         elif self._framer.has_message:
             self._transport.pause_reading()
-            asyncio.get_running_loop().call_soon(self._go_on)
+            self._next_turn = asyncio.get_running_loop().call_soon(self._go_on)
         else:
             self._transport.resume_reading()

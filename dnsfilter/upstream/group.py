@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dnsfilter.core import health
-from dnsfilter.upstream.udp import Receiver, UdpPool
+from dnsfilter.upstream.udp import POOL, Receiver, UdpPool
 
 BUCKETS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)  # upper bounds of response times, seconds
 REASONS = ("timeout", "unreachable", "malformed", "servfail", "refused", "rcode", "tcp")
@@ -16,10 +16,12 @@ REASONS = ("timeout", "unreachable", "malformed", "servfail", "refused", "rcode"
 class Upstream:
     """One resolver that we ask."""
 
-    def __init__(self, host: str, port: int, loop: asyncio.AbstractEventLoop, receiver: Receiver[Any]) -> None:
+    def __init__(
+        self, host: str, port: int, loop: asyncio.AbstractEventLoop, receiver: Receiver[Any], sockets: int = POOL
+    ) -> None:
         self.host, self.port = host, port
         self.name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        self.pool = UdpPool[Any](host, port, loop, receiver)
+        self.pool = UdpPool[Any](host, port, loop, receiver, sockets)
         self.health = health.Health()
         self.queries = 0
         self.failures: Counter[str] = Counter()

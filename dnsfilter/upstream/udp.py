@@ -16,7 +16,7 @@ from dnsfilter.core.wire.response import answers
 
 T = TypeVar("T")
 
-POOL = 256  # sockets
+POOL = 256  # sockets, where there are descriptors for them
 USES = 4_096  # queries after which a socket makes room for one with a new port
 RESPONSE = 4_096  # octets read; we announce 1,232
 _RANDOM = 4_096  # octets taken from the kernel's generator at a time
@@ -56,7 +56,10 @@ class _Port(Generic[T]):
 class UdpPool(Generic[T]):
     """The sockets to one upstream; opened when the first query goes there."""
 
-    def __init__(self, host: str, port: int, loop: asyncio.AbstractEventLoop, receiver: Receiver[T]) -> None:
+    def __init__(
+        self, host: str, port: int, loop: asyncio.AbstractEventLoop, receiver: Receiver[T], size: int = POOL
+    ) -> None:
+        self._size = size
         self._address = (host, port)
         self._family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._loop = loop
@@ -93,7 +96,8 @@ class UdpPool(Generic[T]):
 
     def forget(self, exchange: Exchange[T]) -> None:
         """Wait no more; a response that comes now is ignored."""
-        exchange.port.waiting.pop(exchange.id, None)
+        if exchange.port.waiting.get(exchange.id) is exchange:  # else the id has been drawn again
+            del exchange.port.waiting[exchange.id]
 
     def close(self) -> None:
         """Close all sockets; nothing can be sent any more."""
@@ -115,14 +119,17 @@ class UdpPool(Generic[T]):
 
     def _open(self) -> None:
         self._epoll = select.epoll()
-        self._loop.add_reader(self._epoll.fileno(), self._read)
-        while len(self._ports) < POOL:
-            try:
+        try:
+            self._ports.append(self._connect())
+            while len(self._ports) < self._size:
                 self._ports.append(self._connect())
-            except OSError:
-                if not self._ports:
-                    raise
-                break  # out of descriptors: go on with those there are
+        except OSError:
+            if not self._ports:
+                self._epoll.close()
+                self._epoll = None
+                raise
+            # else out of descriptors: go on with those there are
+        self._loop.add_reader(self._epoll.fileno(), self._read)
 
     def _connect(self) -> _Port[T]:
         sock = socket.socket(self._family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)

@@ -83,13 +83,20 @@ class World:
         return any(rule.matches(asked) for rule in self.lists[list_name].rules)
 
     def blocks(self, list_name: str, asked: Name) -> bool:
-        """The same without what is protected: those names, all below them, and rules written for a name above them."""
+        """The same without what is protected: those names, all below them, and what would take them along.
+
+        Above a protected name a list blocks what it names alone. What it names with names below it
+        it does not block at all, neither the name nor those below.
+        """
         if any(is_at_or_below(asked, name) for name in self.protected):
             return False
-        return any(
-            rule.matches(asked) and not any(is_below(name, rule.name) for name in self.protected)
-            for rule in self.lists[list_name].rules
-        )
+        rules = self.lists[list_name].rules
+        taking_along = {
+            rule.name
+            for rule in rules
+            if rule.kind != "exact" and any(is_below(name, rule.name) for name in self.protected)
+        }
+        return any(rule.matches(asked) and rule.name not in taking_along for rule in rules)
 
 
 @dataclass(frozen=True)

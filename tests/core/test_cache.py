@@ -1,8 +1,10 @@
 """What is kept of upstreams' answers, for how long, and what of them is passed on."""
 
+import gc
 import struct
 import time
-from collections.abc import Sequence
+import tracemalloc
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import pairwise
 
@@ -271,7 +273,7 @@ def test_a_dname_whose_substitution_is_too_long_is_judged_without_it() -> None:
     longest = ".".join(["a" * 63] * 3)
     found = entry(f"example 300 IN DNAME {longest}.test", asked="b" * 63 + ".example", rcode=dns.rcode.YXDOMAIN)
     index = Index()
-    for each in (*found.chain, *found.extras):
+    for each in found.chain:
         assert len(each) <= 255
         assert index.find(each) == 0
 
@@ -372,7 +374,54 @@ def test_signatures_of_the_chain_are_no_strays() -> None:
     assert len(told(delivered(found, "www.example", "A", 1_000.0))) == 3
 
 
-def test_owners_of_additional_records_are_told_apart_from_the_chain() -> None:
+AUTHORITY = [
+    *("example 300 IN NS ns.example", SOA, "example 300 IN DS 12345 13 2 " + "ab" * 32),
+    "example 300 IN RRSIG NS 13 1 300 20300101000000 20200101000000 1 example YWJj",
+    "a.example 300 IN NSEC z.example A",
+    "abc.example 300 IN NSEC3 1 0 0 - 2vptu5timamqttgl4luu9kg21e0aor3s A",
+]
+
+
+@pytest.mark.parametrize("text", AUTHORITY, ids=lambda text: text.split()[3])
+def test_the_authority_section_keeps_what_tells_of_delegation_and_absence(text: str) -> None:
+    found = entry("www.example 300 IN A 192.0.2.1", authority=[text])
+    assert found.counts == unhex("0001 0001 0000")
+    [_, kept_] = told(delivered(found, "www.example", "A", 1_000.0))
+    assert kept_.split()[3] == text.split()[3]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "banned.test 300 IN A 192.0.2.66",
+        "banned.test 300 IN AAAA 2001:db8::66",
+        "banned.test 300 IN CNAME edge.test",
+        "example 300 IN DNAME banned.test",
+        "www.example 300 IN CNAME banned.test",
+        "www.example 300 IN HTTPS 1 banned.test ipv4hint=192.0.2.66",
+        "example 300 IN SVCB 1 banned.test",
+        "example 300 IN MX 10 banned.test",
+        "example 300 IN TXT banned.test",
+        r"example 300 IN TYPE65400 \# 4 c0000242",
+    ],
+    ids=lambda text: " ".join(text.split()[:4]),
+)
+@pytest.mark.parametrize("answer", [["www.example 300 IN A 192.0.2.1"], []], ids=["an answer", "no data"])
+def test_all_else_in_the_authority_section_is_left_out(text: str, answer: list[str]) -> None:
+    found = entry(*answer, authority=[text, SOA])
+    assert found.counts == struct.pack("!3H", len(answer), 1, 0)
+    message = delivered(found, "www.example", "A", 1_000.0)
+    assert [rrset.to_text().split()[3] for rrset in message.authority] == ["SOA"]
+    assert b"banned" not in found.body
+    assert found.chain == ()
+    assert found.lifetime == 60
+
+
+def names_told(found: Entry) -> list[list[str]]:
+    return [list(map(to_text, each.names)) for each in found.additional]
+
+
+def test_additional_records_are_told_apart_from_the_chain() -> None:
     found = entry(
         "www.example 300 IN CNAME mail.example",
         "mail.example 300 IN MX 10 mx.example",
@@ -384,28 +433,59 @@ def test_owners_of_additional_records_are_told_apart_from_the_chain() -> None:
         ],
     )
     assert chain(found) == ["mail.example"]
-    assert list(map(to_text, found.extras)) == ["mx.example"]
+    assert names_told(found) == [["mx.example"], ["mail.example"], ["mx.example"]]
 
 
-def test_additional_records_of_some_owners_can_be_left_out() -> None:
-    found = entry(
-        "www.example 300 IN MX 10 mx.example",
-        "www.example 300 IN MX 20 mx.banned.test",
-        rtype="MX",
-        additional=[
-            "mx.banned.test 300 IN A 192.0.2.66",
-            "mx.example 200 IN A 192.0.2.1",
-            "mx.banned.test 300 IN AAAA 2001:db8::66",
-        ],
-        now=1_000.0,
-    )
-    left = found.without([name("mx.banned.test")], name("www.example"))
-    assert sorted(told(delivered(left, "www.example", "MX", 1_010.0))) == [
-        "mx.example. 190 IN A 192.0.2.1",
-        "www.example. 290 IN MX 10 mx.example.",
-        "www.example. 290 IN MX 20 mx.banned.test.",
-    ]
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("X.example 300 IN A 192.0.2.1", ["x.example"]),
+        ("x.example 300 IN TXT banned.test", ["x.example"]),
+        ("x.example 300 IN MX 10 mx.test", ["x.example"]),
+        ("x.example 300 IN SRV 1 2 3 host.test", ["x.example"]),
+        ("x.example 300 IN CNAME Edge.test", ["x.example", "edge.test"]),
+        ("x.example 300 IN DNAME edge.test", ["x.example", "edge.test"]),
+        ("x.example 300 IN SVCB 1 edge.test", ["x.example", "edge.test"]),
+        ("x.example 300 IN HTTPS 0 edge.test", ["x.example", "edge.test"]),
+        ("x.example 300 IN HTTPS 1 . alpn=h2", ["x.example", "."]),
+    ],
+    ids=lambda text: " ".join(text.split()[3:5]) if isinstance(text, str) else None,
+)
+def test_the_names_that_an_additional_record_tells_of(text: str, expected: list[str]) -> None:
+    found = entry("www.example 300 IN A 192.0.2.1", additional=[text])
+    assert names_told(found) == [expected]
+    assert chain(found) == []
+
+
+EXTRA = [
+    "mx.example 200 IN A 192.0.2.1",
+    "mx.banned.test 300 IN A 192.0.2.66",
+    "mx.banned.test 300 IN AAAA 2001:db8::66",
+]
+
+
+@pytest.mark.parametrize("stray", [[], ["stray.example 300 IN A 192.0.2.67"]], ids=["as received", "written anew"])
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_an_additional_record_and_those_behind_it_can_be_left_out(number: int, stray: list[str]) -> None:
+    answer = ["www.example 300 IN MX 10 mx.example", "www.example 300 IN MX 20 mx.banned.test"]
+    authority = ["example 300 IN NS ns.example"]
+    found = entry(*answer, *stray, rtype="MX", authority=authority, additional=EXTRA, now=1_000.0)
+    whole = told(delivered(found, "www.example", "MX", 1_010.0))
+    assert len(whole) == 6
+    left = found.without(number)
+    assert left.counts == struct.pack("!3H", 2, 1, number)
+    assert told(delivered(left, "www.example", "MX", 1_010.0)) == whole[: 3 + number]
     assert (left.lifetime, left.born, left.chain) == (found.lifetime, found.born, found.chain)
+    assert told(delivered(found, "www.example", "MX", 1_010.0)) == whole, "the entry itself is left alone"
+
+
+def test_each_additional_record_starts_where_it_is_said_to() -> None:
+    for stray in ([], ["stray.example 300 IN A 192.0.2.67"]):
+        found = entry("www.example 300 IN A 192.0.2.1", *stray, additional=EXTRA)
+        octets = bytes(4) + b"\0\1" + found.counts + question("www.example") + found.body
+        records = [record for record in read(octets, name("www.example")).records if record.section == 2]
+        start = 12 + len(question("www.example"))
+        assert [each.at for each in found.additional] == [record.start - start for record in records]
 
 
 def test_opt_is_not_passed_on_even_where_it_is_not_last() -> None:
@@ -509,12 +589,13 @@ def test_whatever_is_kept_is_well_formed_at_any_age(
     for section in message.sections[1:]:
         for rrset in section:
             assert 0 <= rrset.ttl <= LIMITS.max_ttl
-    for each in (*found.chain, *found.extras):
-        left = found.without([each], name("www.example"))
-        assert len(left.body) <= 65_535
-        assert each not in {
-            r.name.canonicalize().to_wire() for r in delivered(left, "www.example", rtype, 1_000.0).additional
-        }
+    assert {rrset.rdtype for rrset in message.authority} <= {2, 6}
+    assert [each.names[0] for each in found.additional] == [
+        rrset.name.canonicalize().to_wire() for rrset in message.additional
+    ]
+    for number in range(len(found.additional)):
+        left = told(delivered(found.without(number), "www.example", rtype, 1_000.0 + age))
+        assert left == shown[: len(shown) - len(found.additional) + number]
 
 
 # Bombs: CPU time, as the machine may be busy.
@@ -594,18 +675,60 @@ def test_the_least_recently_used_goes_first() -> None:
 
 
 def test_octets_are_bounded_too() -> None:
-    size = len(address().body) + 1
-    cache = Cache(Limits(1_000, 5 * size, 3_600, 300))
+    cache = Cache(Limits(1_000, 5_000, 3_600, 300))
     for number in range(100):
         cache.put(bytes([number]), address())
-    assert len(cache) == 5
-    big = entry(*(f"www.example 300 IN TXT {'x' * 200}" for _ in range(20)), rtype="TXT")
-    assert len(big.body) > 5 * size
+    most = len(cache)
+    assert 3 <= most <= 10
+    big = entry(*(f"www.example 300 IN TXT {'x' * 200}" for _ in range(25)), rtype="TXT")
+    assert len(big.body) > 5_000
     cache.put(b"big", big)
     assert len(cache) == 0, "one that is larger than all the room is not kept"
-    for number in range(3):
+    for number in range(100):
         cache.put(bytes([number]), address())
-    assert len(cache) == 3
+    assert len(cache) == most, "what has gone takes no room"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(address, id="an address"),
+        pytest.param(
+            lambda number: entry(*(f"www.example 300 IN A 10.0.{number}.{last}" for last in range(60))),
+            id="60 addresses",
+        ),
+        pytest.param(
+            lambda number: entry(*aliases(16), f"n15.example 300 IN A 192.0.2.{number}"), id="a chain of 16 aliases"
+        ),
+        pytest.param(
+            lambda number: entry(
+                "www.example 300 IN MX 10 mx.example",
+                rtype="MX",
+                additional=[f"mx{each}.example 300 IN HTTPS 1 edge{number}-{each}.example" for each in range(30)],
+            ),
+            id="30 additional records with targets",
+        ),
+        pytest.param(
+            lambda number: entry(*(f"www.example 300 IN TXT {'x' * 250}" for _ in range(number % 8, 20)), rtype="TXT"),
+            id="long texts",
+        ),
+    ],
+)
+def test_memory_is_bounded_and_not_octets_of_messages_alone(make: Callable[[int], Entry]) -> None:
+    octets = 400_000
+    made = [make(number) for number in range(20)]  # what is made once is made before
+    tracemalloc.start()
+    try:
+        cache = Cache(Limits(1_000_000, octets, 3_600, 300))
+        for number in range(1_000):
+            cache.put(struct.pack("!H", number) + bytes(20), make(number % 250))
+            if number % 100 == 99:
+                gc.collect()
+                assert tracemalloc.get_traced_memory()[0] <= 1.25 * octets
+        del made
+        assert tracemalloc.get_traced_memory()[0] >= octets / 3, "nor is much less kept than there is room for"
+    finally:
+        tracemalloc.stop()
 
 
 @given(

@@ -123,6 +123,46 @@ def test_protected_names_are_held_but_not_blocked(asked: str, hit: Hit) -> None:
     assert found.hit(name(asked)) == hit
 
 
+@pytest.mark.parametrize(
+    ("rules", "asked", "hit"),
+    [
+        pytest.param(exact("example"), "example", Hit(1, 1), id="the name alone"),
+        pytest.param(exact("example"), "bank.example", NOTHING, id="the name alone, of the protected name"),
+        pytest.param(suffixes("example"), "example", Hit(1, 0), id="a suffix, of its own name"),
+        pytest.param(suffixes("example"), "other.example", Hit(1, 0), id="a suffix, of a name below"),
+        pytest.param(below("example"), "other.example", Hit(1, 0), id="what is below"),
+        pytest.param(
+            Rules(exact=[name("example")], suffix=[name("example")]),
+            "example",
+            Hit(1, 0),
+            id="the name and a suffix in one list, the same as the suffix",
+        ),
+        pytest.param(
+            Rules(exact=[name("example")], below=[name("example")]),
+            "example",
+            Hit(1, 0),
+            id="the name and what is below in one list, the same as a suffix",
+        ),
+        pytest.param(exact("a.bank.example"), "a.bank.example", Hit(1, 0), id="a name alone below the protected one"),
+        pytest.param(exact("bank.example"), "bank.example", Hit(1, 0), id="the protected name alone"),
+    ],
+)
+def test_above_a_protected_name_only_rules_for_the_name_alone_block(rules: Rules, asked: str, hit: Hit) -> None:
+    assert index(rules, protected=["bank.example"]).hit(name(asked)) == hit
+
+
+def test_above_a_protected_name_each_list_is_looked_at_by_itself() -> None:
+    found = index(suffixes("example"), exact("example"), below("example"), protected=["bank.example"])
+    assert found.hit(name("example")) == Hit(0b011, 0b010)
+    assert found.hit(name("other.example")) == Hit(0b101, 0)
+
+
+def test_a_name_alone_between_a_suffix_and_a_protected_name_is_blocked() -> None:
+    found = index(Rules(exact=[name("b.example")], suffix=[name("example")]), protected=["bank.b.example"])
+    assert found.hit(name("b.example")) == Hit(1, 1)
+    assert found.hit(name("example")) == found.hit(name("x.b.example")) == Hit(1, 0)
+
+
 def test_protection_takes_nothing_from_allow_names() -> None:
     found = index(suffixes("bank.example"), protected=["bank.example"], allow=["example"])
     assert found.hit(name("x.bank.example")) == Hit(1, 0, 1)
@@ -137,6 +177,13 @@ def test_the_builder_tells_which_listed_names_stay_open() -> None:
     builder.block(0, suffixes("example", "bank.example", "x.bank.example", "tracker.example"))
     list(builder.chunks())
     assert sorted(map(to_text, builder.unblocked)) == ["bank.example", "example", "x.bank.example"]
+
+
+def test_a_name_alone_above_a_protected_one_does_not_stay_open_and_is_not_told() -> None:
+    builder = Builder(protected=frozenset([name("bank.example")]))
+    builder.block(0, exact("example"))
+    list(builder.chunks())
+    assert builder.unblocked == []
 
 
 # The definition. Few labels, so that hits happen; some of them have octets that could pass for a boundary.

@@ -38,11 +38,11 @@ def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def command(
-    *words: str | Path, env: Mapping[str, str] | None = None, user: int | None = None
+    *words: str | Path, env: Mapping[str, str] | None = None, through: Sequence[str] = ()
 ) -> subprocess.CompletedProcess[str]:
-    """Run one command of dnsfilter to its end. user: as which user; None: as ourselves."""
+    """Run one command of dnsfilter to its end. through: a program that runs it, with its options."""
     done = subprocess.run(
-        [*PROGRAM, *map(str, words)],
+        [*through, *PROGRAM, *map(str, words)],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -50,15 +50,9 @@ def command(
         check=False,
         env=environment(env),
         cwd=ROOT,
-        **as_user(user),
     )
     assert "Traceback" not in done.stderr, done.stderr
     return done
-
-
-def as_user(user: int | None) -> dict[str, Any]:
-    """What subprocess has to be told so that a process runs as an ordinary user, without any capability."""
-    return {} if user is None else {"user": user, "group": user, "extra_groups": []}
 
 
 def eventually(what: str, is_so: Callable[[], object], timeout_s: float = 10.0, every_s: float = 0.05) -> float:
@@ -93,7 +87,7 @@ class Service:
         self.configure(config)
         self.words: Sequence[str] = ("run", "-c", str(self.config_file), *options)
         self.env: Mapping[str, str] = {}
-        self.user: int | None = None
+        self.through: Sequence[str] = ()  # a program that runs it, with its options
         self._output = directory / "output.txt"
         self._process: subprocess.Popen[bytes] | None = None
         self.addresses: list[Address] = []
@@ -126,13 +120,12 @@ class Service:
     def __enter__(self) -> Self:
         with self._output.open("wb") as output:
             self._process = subprocess.Popen(
-                [*PROGRAM, *self.words],
+                [*self.through, *PROGRAM, *self.words],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=environment(self.env),
                 cwd=ROOT,
-                **as_user(self.user),
             )
         try:
             self._wait_until_ready()

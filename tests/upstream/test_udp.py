@@ -37,7 +37,7 @@ class Told:
 
 
 def pool_to(one: Peer, told: Told) -> UdpPool[str]:
-    return UdpPool(one.host, one.port, asyncio.get_running_loop(), told)
+    return UdpPool(one.host, one.port, asyncio.get_running_loop(), told, udp.POOL)
 
 
 def descriptors() -> int:

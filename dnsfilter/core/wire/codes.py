@@ -24,6 +24,19 @@ A, NS, CNAME, SOA, PTR, HINFO, MX, TXT, AAAA, SRV, DNAME, OPT = 1, 2, 5, 6, 12, 
 DS, RRSIG, NSEC, NSEC3, SVCB, HTTPS = 43, 46, 47, 50, 64, 65
 TKEY, TSIG, IXFR, AXFR, MAILB, MAILA, ANY = 249, 250, 251, 252, 253, 254, 255
 
+# Types that are no data (RFC 6895 section 3.1), and how they are answered once the policy lets them through.
+META = {
+    0: FORMERR,
+    OPT: FORMERR,
+    TKEY: REFUSED,
+    TSIG: REFUSED,
+    IXFR: REFUSED,
+    AXFR: REFUSED,
+    MAILB: NOTIMP,
+    MAILA: NOTIMP,
+    65_535: REFUSED,
+}
+
 # classes
 IN = 1
 

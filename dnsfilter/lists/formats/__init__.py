@@ -103,7 +103,7 @@ def _names_of_line(reader: _Format, line: bytes, match: Match) -> list[Name]:
 
 def _reason(line: bytes, format_name: str, error: BadLine) -> str:
     """Return why a line is no rule: the syntax it is in, if that is known, says more than the error."""
-    looks_like = syntax.of_line(text.shown(line.strip(), limit=1024))
+    looks_like = syntax.of_line(text.shown(b" ".join(line.split()), limit=1024))
     if looks_like in (None, format_name):
         return str(error)
     if looks_like == "url":

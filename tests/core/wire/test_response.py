@@ -232,6 +232,10 @@ OWNER_AT = 12 + len(QUESTION)
         pytest.param(with_owner(b"\1a" + struct.pack("!H", 0xC000 | OWNER_AT)), id="a loop through a label"),
         pytest.param(with_owner(b"\xc0\xff"), id="a pointer forward"),
         pytest.param(with_owner(b"\xff\xff"), id="a pointer beyond the message"),
+        pytest.param(with_owner(struct.pack("!H", 0xC000 | 13)), id="a pointer into the middle of a label"),
+        pytest.param(
+            with_owner(struct.pack("!H", 0xC000 | 12 + len(PLAIN))), id="a pointer to the question's type, a zero octet"
+        ),
         pytest.param(with_owner(b"\x41a\0"), id="label type 01"),
         pytest.param(with_owner(b"\x80a\0"), id="label type 10"),
         pytest.param(with_owner(b"\1a" * 122 + POINTER), id="a name of 257 octets, compressed"),
@@ -279,6 +283,39 @@ def test_a_pointer_into_the_header_is_refused(offset: int) -> None:
         read(bytes(octets), QNAME)
 
 
+ADDRESS = unhex("c00c 0001 0001 03616200 0004 03616200")  # its TTL and its rdata read as a name too
+UNKNOWN = unhex("c00c ff78 0001 0000012c 0004 03616200")
+
+
+@pytest.mark.parametrize(
+    ("first", "offset"),
+    [
+        pytest.param(ADDRESS, 6, id="a TTL"),
+        pytest.param(ADDRESS, 9, id="the zero octet that ends a TTL"),
+        pytest.param(ADDRESS, 12, id="an address"),
+        pytest.param(UNKNOWN, 12, id="rdata of an unknown type"),
+        pytest.param(opt(options=unhex("0003 0004 03616200")), 15, id="an option"),
+    ],
+)
+@pytest.mark.parametrize("place", ["owner", "target"])
+def test_a_pointer_to_what_was_not_read_as_a_name_is_refused(first: bytes, offset: int, place: str) -> None:
+    pointer = struct.pack("!H", 0xC000 | OWNER_AT + offset)
+    second = unhex("0005 0001 0000012c 0002")
+    second = pointer + second + POINTER if place == "owner" else POINTER + second + pointer
+    octets = HEAD + unhex("0000 0000 0002") + QUESTION + first + second
+    read(octets.replace(pointer, POINTER), QNAME)
+    with pytest.raises(FormError):
+        read(octets, QNAME)
+
+
+@pytest.mark.parametrize("skip", [0, 3, 5])
+def test_a_pointer_to_any_label_of_a_name_read_before_is_followed(skip: int) -> None:
+    first = b"\2ab\1c" + POINTER + unhex("ff78 0001 0000012c 0000")
+    pointer = struct.pack("!H", 0xC000 | OWNER_AT + skip)
+    octets = HEAD + unhex("0002 0000 0000") + QUESTION + first + pointer + unhex("ff78 0001 0000012c 0000")
+    assert read(octets, QNAME).records[1].owner == (b"\2ab\1c" + QNAME)[skip:]
+
+
 def chained(hops: int) -> bytes:
     """NS records whose targets are a label and a pointer to the target before: the last has so many pointers."""
     octets, at = HEAD + struct.pack("!3H", hops, 0, 0) + QUESTION, 12
@@ -289,25 +326,20 @@ def chained(hops: int) -> bytes:
     return octets
 
 
-def test_a_chain_of_sixty_pointers_is_read() -> None:
-    octets = chained(60)
-    found = read(octets, QNAME)
-    last = found.records[-1]
-    assert last.target == b"\1a" * 60 + QNAME
-    assert uncompressed(found, last).endswith(b"\1a" * 60 + QNAME)
-
-
-@pytest.mark.parametrize("hops", [63, 64, 65, 100, 121])
-def test_what_is_read_can_be_written_out(hops: int) -> None:
-    """However many pointers a name goes through: they count alike in reading and in writing."""
-    octets = chained(hops)
-    try:
-        found = read(octets, QNAME)
-    except FormError:
-        return
+@pytest.mark.parametrize("hops", [60, 63, 64, 65, 100, 121])
+def test_a_chain_of_pointers_is_read_and_written_out(hops: int) -> None:
+    """However many a name goes through: its length is what is bounded."""
+    found = read(chained(hops), QNAME)
+    assert found.records[-1].target == b"\1a" * hops + QNAME
     for record in found.records:
         assert record.target is not None
         assert uncompressed(found, record).endswith(record.target)
+
+
+def test_a_chain_of_pointers_to_a_name_that_is_too_long_is_refused() -> None:
+    assert len(b"\1a" * 121 + QNAME) == 255
+    with pytest.raises(FormError):
+        read(chained(122), QNAME)
 
 
 # Any octets
@@ -494,6 +526,7 @@ def test_a_header_alone_is_read_as_its_rcode() -> None:
     assert (found.rcode, found.records, found.opt_at) == (1, [], None)
 
 
-def test_tc_is_told() -> None:
-    assert read(response(ASKED, flags=dns.flags.TC), QNAME).is_truncated
-    assert not read(response(ASKED), QNAME).is_truncated
+def test_header_bits_are_kept_as_they_came() -> None:
+    assert read(response(ASKED, flags=dns.flags.TC), QNAME).flags == 0x83
+    assert read(response(ASKED, flags=dns.flags.AA | dns.flags.AD), QNAME).flags == 0x85
+    assert read(response(ASKED, flags=dns.flags.AD), QNAME).flags2 == 0xA0
