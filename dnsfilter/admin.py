@@ -10,6 +10,7 @@ import logging
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from http import HTTPStatus
@@ -21,7 +22,8 @@ from dnsfilter.workers import CannotListen, endpoint_text
 
 log = logging.getLogger(__name__)
 
-MOST_REQUESTS = 8  # at the same time; more are closed at once
+MOST_REQUESTS = 32  # at the same time; more are closed at once
+PER_CLIENT = 12  # so that one address cannot take them all
 REQUEST_S = 5.0  # to send a request
 PAGE_S = 10.0  # to make a page; readiness waits up to 5 s for an address that is silent
 _POLL_S = 0.1  # how soon it sees that it is to end
@@ -47,7 +49,8 @@ class Server(ThreadingHTTPServer):
         self.pages: Pages = {}
         self.loop = loop
         self._is_started = False
-        self._slots = threading.BoundedSemaphore(MOST_REQUESTS)
+        self._open: Counter[str] = Counter()  # requests by client, counted under the lock
+        self._lock = threading.Lock()
         try:
             super().__init__(endpoint, _Handler)
         except OSError as error:
@@ -68,21 +71,23 @@ class Server(ThreadingHTTPServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Take a request where there is a thread for it."""
-        if self._slots.acquire(blocking=False):
+        with self._lock:
+            is_taken = self._open.total() < MOST_REQUESTS and self._open[client_address[0]] < PER_CLIENT
+            if is_taken:
+                self._open[client_address[0]] += 1
+        if is_taken:
             super().process_request(request, client_address)
         else:
             self.shutdown_request(request)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Give the thread's slot back at the end; a client that drips its request is cut off before."""
-        cut = threading.Timer(REQUEST_S + PAGE_S, _cut_off, [request])
-        cut.daemon = True
-        cut.start()
+        """Give the request's slot back at the end."""
         try:
             super().process_request_thread(request, client_address)
         finally:
-            cut.cancel()
-            self._slots.release()
+            with self._lock:
+                self._open[client_address[0]] -= 1
+                self._open += Counter()  # drops those that are 0
 
     def get_request(self) -> Any:
         """Accept a connection; out of descriptors, wait rather than spin."""
@@ -108,8 +113,19 @@ class _Handler(BaseHTTPRequestHandler):
     server_version = "dnsfilter"
     sys_version = ""
 
+    def handle_one_request(self) -> None:
+        """Take a request; a client that drips one is cut off."""
+        self._cut = threading.Timer(REQUEST_S, _cut_off, [self.connection])
+        self._cut.daemon = True
+        self._cut.start()
+        try:
+            super().handle_one_request()
+        finally:
+            self._cut.cancel()
+
     def do_GET(self) -> None:
         """Send one page."""
+        self._cut.cancel()  # the request is here
         page = self.server.pages.get(self.path.partition("?")[0])
         if page is None:
             self._send(json_page(HTTPStatus.NOT_FOUND, {"pages": sorted(self.server.pages)}))

@@ -1,8 +1,10 @@
 """One message through the engine: what is answered here, what is asked, and what becomes of the response."""
 
+import itertools
 import struct
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import dns.edns
 import dns.flags
@@ -16,8 +18,9 @@ from hypothesis import strategies as st
 from dnsfilter.core.clients import ClientRow, Style
 from dnsfilter.core.exemptions import Exemption
 from dnsfilter.core.names import is_at_or_below
-from dnsfilter.core.policy import Policy
+from dnsfilter.core.policy import Policy, Verdict
 from dnsfilter.core.rules import Rules
+from dnsfilter.core.wire.query import Query
 from dnsfilter.core.wire.response import read
 from dnsfilter.engine.interface import Completed, Dropped, Forward, Joined, Outcome, Rejected, Transport
 from tests.core.make import labels_to_wire, many, name, opt, option, query, question, response, suffixes, texts, unhex
@@ -261,6 +264,17 @@ def test_names_answered_here_come_before_lists_and_after_zones() -> None:
     assert asking.forward(query("www.example"), OTHER).zone == 0
 
 
+@pytest.mark.parametrize("zone", [".", "arpa", "resolver.arpa", "_dns.resolver.arpa"])
+@pytest.mark.parametrize("asked", ["resolver.arpa", "_dns.resolver.arpa", "x._dns.resolver.arpa"])
+def test_resolver_arpa_is_never_asked_of_an_upstream_whatever_the_zones(zone: str, asked: str) -> None:
+    """RFC 9462 section 6.4."""
+    asking = Asking(shared(zones={name(zone): 1}))
+    for rtype in (1, 64):
+        octets = asking.answer(query(asked, rtype))
+        assert (rcode(octets), texts(octets)) == ("NOERROR", [])
+    assert [outcome.verdict for outcome in outcomes(asking)] == ["local"]
+
+
 def test_canaries_do_not_exist_for_groups_that_enforce_a_list(asking: Asking) -> None:
     octets = asking.answer(query("use-application-dns.net", edns=opt()))
     assert (rcode(octets), edes(octets)) == ("NXDOMAIN", [(15, "canary")])
@@ -375,25 +389,78 @@ def test_a_block_through_the_chain_is_the_same_as_of_the_name_itself(asking: Ask
             assert through(asking, query("www.example", rtype, edns=opt()), *CHAIN) == direct
 
 
-def test_additional_records_of_blocked_names_are_removed_and_the_answer_stays(asking: Asking) -> None:
+def additional(octets: bytes) -> list[str]:
+    return [rrset.to_text() for rrset in message(octets).additional]
+
+
+MX = ("www.example 300 IN MX 10 mx.banned.example", "www.example 300 IN MX 20 mx.example")
+LISTED, UNLISTED = "mx.banned.example 300 IN A 198.51.100.1", "mx.example 300 IN A 198.51.100.2"
+
+
+@pytest.mark.parametrize(
+    ("extra", "left"),
+    [
+        pytest.param((LISTED,), 0, id="alone"),
+        pytest.param((LISTED, UNLISTED), 0, id="first"),
+        pytest.param((UNLISTED, LISTED), 1, id="last"),
+        pytest.param((UNLISTED, LISTED, "mx.example 300 IN AAAA 2001:db8::2"), 1, id="in the middle"),
+        pytest.param((UNLISTED, "mx.example 300 IN MX 10 banned.example"), 2, id="a name that is no place to go"),
+    ],
+)
+def test_additional_records_go_from_the_first_of_a_blocked_name_on_and_the_answer_stays(
+    asking: Asking, extra: tuple[str, ...], left: int
+) -> None:
     asked = query("www.example", "MX")
-    answer = ("www.example 300 IN MX 10 mx.banned.example", "www.example 300 IN MX 20 mx.example")
-    extra = ("mx.banned.example 300 IN A 198.51.100.1", "mx.example 300 IN A 198.51.100.2")
-    octets = through(asking, asked, *answer, additional=extra, client=OTHER)
-    assert len(message(octets).additional) == 2
+    whole = through(asking, asked, *MX, additional=extra, client=OTHER)
+    assert len(additional(whole)) == len(extra)
     for _ in range(2):
-        found = message(asking.answer(asked, MANAGED))
-        assert sorted(rrset.to_text() for rrset in found.answer) == [
+        octets = asking.answer(asked, MANAGED)
+        assert sorted(texts(octets)) == [
             "www.example. 300 IN MX 10 mx.banned.example.",
             "www.example. 300 IN MX 20 mx.example.",
         ]
-        assert [rrset.to_text() for rrset in found.additional] == ["mx.example. 300 IN A 198.51.100.2"]
-        assert len(message(asking.answer(asked, OTHER)).additional) == 2
+        assert additional(octets) == additional(whole)[:left]
+        assert asking.answer(asked, OTHER) == whole
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("www.example 300 IN HTTPS 0 banned.example", id="HTTPS, AliasMode"),
+        pytest.param("x.example 300 IN HTTPS 1 x.banned.example ipv4hint=198.51.100.1", id="HTTPS, ServiceMode"),
+        pytest.param("_dns.example 300 IN SVCB 1 banned.example", id="SVCB"),
+        pytest.param("x.example 300 IN CNAME x.banned.example", id="CNAME"),
+        pytest.param("x.example 300 IN DNAME banned.test", id="DNAME"),
+    ],
+)
+@pytest.mark.parametrize("first", [MANAGED, EXEMPT], ids=["fresh to managed clients", "fresh to exempt clients"])
+def test_an_additional_record_that_leads_to_a_blocked_name_reaches_those_who_may_go_there(
+    asking: Asking, text: str, first: str
+) -> None:
+    asking.clock.wall = START
+    asked = query("www.example")
+    found = {first: through(asking, asked, "www.example 9 IN A 198.51.100.9", additional=[text], client=first)}
+    for client in (MANAGED, EXEMPT, OTHER):
+        found[client] = found.get(client) or asking.answer(asked, client)
+        assert asking.answer(asked, client) == found[client]
+        assert texts(found[client]) == ["www.example. 9 IN A 198.51.100.9"]
+    assert additional(found[MANAGED]) == []
+    assert b"banned" not in found[MANAGED]
+    assert len(additional(found[EXEMPT])) == len(additional(found[OTHER])) == 1
+
+
+def test_an_address_in_the_authority_section_passes_to_nobody(asking: Asking) -> None:
+    asked = query("www.example", edns=opt())
+    authority = ["x.banned.example 300 IN A 198.51.100.1", "example 300 IN NS ns.example"]
+    first = through(asking, asked, "www.example 300 IN A 198.51.100.9", authority=authority)
+    for octets in (first, *(asking.answer(asked, client) for client in (MANAGED, EXEMPT, OTHER))):
+        assert [rrset.to_text() for rrset in message(octets).authority] == ["example. 300 IN NS ns.example."]
+        assert b"banned" not in octets
 
 
 @pytest.mark.parametrize("cached", [False, True], ids=["fresh", "cached"])
 def test_additional_records_can_be_removed_however_names_are_compressed(asking: Asking, *, cached: bool) -> None:
-    """Names that go through more than 64 pointers are read or refused: a query is never lost to them."""
+    """Names that go through a hundred pointers: a query is never lost to them."""
     asked = query("www.example", "NS")
     octets, at = b"", 12
     for _ in range(100):
@@ -403,11 +470,27 @@ def test_additional_records_can_be_removed_however_names_are_compressed(asking: 
     octets += name("x.banned.example") + unhex("0001 0001 0000012c 0004 c6336401")
     whole = unhex("1234 8180 0001") + struct.pack("!3H", 100, 0, 1) + question("www.example", "NS") + octets
     forward = asking.forward(asked, OTHER if cached else MANAGED, Transport.TCP)
-    result = asking.engine.complete(forward, whole, asking.clock.now, asking.clock.wall)
-    if isinstance(result, Completed):
-        assert len(result.responses) == 1
-        assert isinstance(asking.step(asked, MANAGED, Transport.TCP), bytes)
-    assert asking.engine.counters().internal_errors == 0
+    [first] = asking.complete(forward, whole)
+    second = asking.answer(asked, MANAGED, Transport.TCP)
+    assert [record.section for record in read(first, name("www.example")).records] == [0] * 100 + [2] * cached
+    assert [record.section for record in read(second, name("www.example")).records] == [0] * 100
+
+
+def test_the_longest_name_with_200_records_that_point_to_it_gets_its_answer(asking: Asking) -> None:
+    """Written out in full it would be longer than a message: what is removed leaves the rest as it came."""
+    longest = b"\1a" * 121 + name("www.example")
+    assert len(longest) == 255
+    asked = query(longest, "MX")
+    mx = b"".join(struct.pack("!HHHIHHH", 0xC00C, 15, 1, 300, 4, number, 0xC00C) for number in range(200))
+    extra = name("mx.example") + unhex("0001 0001 0000012c 0004 c6336402")
+    extra += name("mx.banned.example") + unhex("0001 0001 0000012c 0004 c6336401")
+    whole = unhex("1234 8180 0001") + struct.pack("!3H", 200, 0, 2) + question(longest, "MX") + mx + extra
+    [first] = asking.complete(asking.forward(asked, MANAGED, Transport.TCP), whole)
+    for octets in (first, asking.answer(asked, MANAGED, Transport.TCP)):
+        assert rcode(octets) == "NOERROR"
+        assert len(texts(octets)) == 200
+        assert additional(octets) == ["mx.example. 300 IN A 198.51.100.2"]
+    assert len(additional(asking.answer(asked, OTHER, Transport.TCP))) == 2
 
 
 @pytest.mark.parametrize("answer", [("www.example 300 IN CNAME www.example",), ("example 300 IN DNAME x.example",)])
@@ -465,6 +548,18 @@ def test_every_ttl_that_an_exempt_client_gets_ends_with_the_exemption(asking: As
     ):
         found = message(octets)
         assert max(rrset.ttl for section in found.sections[1:] for rrset in section) <= 10
+
+
+def test_an_additional_record_of_an_exempted_name_is_not_told_for_longer_than_the_exemption_holds(
+    asking: Asking,
+) -> None:
+    asking.clock.wall = END - 10
+    asked = query("www.example", "MX")
+    octets = through(asking, asked, *MX, additional=[LISTED], client=EXEMPT)
+    for each in (octets, asking.answer(asked, EXEMPT)):
+        assert [text.split()[:2] for text in additional(each)] == [["mx.banned.example.", "10"]]
+    asking.clock.wall = END
+    assert additional(asking.answer(asked, EXEMPT)) == []
 
 
 def test_an_exemption_that_ends_while_a_question_is_out_does_not_let_its_answer_through(asking: Asking) -> None:
@@ -598,6 +693,49 @@ def test_too_many_questions_in_flight_are_servfail_at_once() -> None:
     asking.forward(query("n3.example"))
 
 
+def test_a_zone_whose_upstreams_are_dead_takes_the_slots_of_no_other() -> None:
+    asking = Asking(shared(zones={name("dead.example"): 1, name("intra.example"): 2}), max_in_flight=3)
+    dead = [asking.forward(query(f"n{number}.dead.example")) for number in range(3)]
+    over = asking.answer(query("n3.dead.example", edns=opt()))
+    assert (rcode(over), edes(over)) == ("SERVFAIL", [(23, "too many questions in flight")])
+    for zone in ("intra.example", "example"):
+        forwards = [asking.forward(query(f"n{number}.{zone}")) for number in range(3)]
+        assert rcode(asking.answer(query(f"n3.{zone}"))) == "SERVFAIL"
+        for forward in forwards:
+            asking.engine.fail(forward, 22, "", asking.clock.now)
+        asking.forward(query(f"n3.{zone}"))
+    assert rcode(asking.answer(query("n3.dead.example"))) == "SERVFAIL"
+    asking.engine.fail(dead[0], 22, "", asking.clock.now)
+    asking.forward(query("n3.dead.example"))
+
+
+def test_those_who_wait_for_a_dead_zone_take_the_places_of_no_other() -> None:
+    asking = Asking(shared(zones={name("dead.example"): 1}), max_in_flight=3)
+    idents = itertools.count()
+    while not isinstance(asking.step(query("www.dead.example", ident=next(idents))), bytes):
+        pass
+    asking.forward(query("www.example"))
+    assert isinstance(asking.step(query("www.example", ident=2)), Joined)
+
+
+def test_slots_are_free_again_however_a_question_ends() -> None:
+    asking = Asking(shared(), max_in_flight=1)
+    clock = asking.clock
+    for number in range(3):
+        for end in (
+            lambda forward, asked: asking.complete(forward, response(asked, "x.example 0 IN A 198.51.100.1")),
+            lambda forward, asked: asking.complete(forward, response(asked, "example 9 IN DNAME x.example")),
+            lambda forward, asked: asking.engine.fail(forward, 22, "", clock.now),
+            lambda forward, asked: asking.engine.give_up_on_tcp(forward, clock.now, clock.wall),
+        ):
+            asked = query("x.example", ident=number)
+            forward = asking.forward(asked)
+            assert rcode(asking.answer(query("y.example"))) == "SERVFAIL"
+            asking.engine.load(shared(zones={name("z.example"): number + 1}), keep_cache=False)
+            end(forward, asked)
+    asking.forward(query("y.example"))
+
+
 def test_those_who_wait_are_bounded_too() -> None:
     asking = Asking(shared(), max_in_flight=3)
     asking.forward(query("www.example"))
@@ -620,6 +758,41 @@ def test_a_truncated_answer_is_to_be_asked_for_by_tcp(asking: Asking) -> None:
     assert forward.by_tcp
     [octets] = asking.complete(forward, response(asked, "www.example 300 IN A 198.51.100.1"))
     assert len(texts(octets)) == 1
+
+
+def test_a_truncated_answer_that_is_cut_anywhere_is_to_be_asked_for_by_tcp() -> None:
+    """What came is not looked at (RFC 2181 section 9)."""
+    asked = query("www.example")
+    answer = [f"www.example 300 IN A 198.51.100.{number}" for number in range(100)]
+    octets = response(asked, *answer, flags=dns.flags.TC)
+    for length in (500, *range(12 + len(question("www.example")), len(octets), 7)):
+        asking = Asking(shared())
+        forward = asking.forward(asked)
+        result = asking.engine.complete(forward, octets[:length], asking.clock.now, asking.clock.wall)
+        assert result is forward
+        assert forward.by_tcp
+    again = asking.engine.complete(forward, octets, asking.clock.now, asking.clock.wall)
+    assert again == Rejected("malformed"), "by TCP nothing is truncated"
+    assert len(asking.complete(forward, response(asked, *answer))) == 1
+
+
+@pytest.mark.parametrize(
+    ("edns", "is_kept"),
+    [(b"", True), (opt(), True), (opt(do=True), False)],
+    ids=["without EDNS", "with EDNS", "with DO"],
+)
+def test_what_was_fetched_without_edns_is_not_kept_for_those_who_ask_with_do(
+    asking: Asking, edns: bytes, *, is_kept: bool
+) -> None:
+    """It lacks the signatures that another upstream would have sent."""
+    asked = query("www.example", edns=edns)
+    forward = asking.forward(asked)
+    formerr = response(asked, rcode=dns.rcode.FORMERR, edns=False)
+    assert asking.engine.complete(forward, formerr, asking.clock.now, asking.clock.wall) is forward
+    assert not forward.edns
+    [octets] = asking.complete(forward, response(asked, "www.example 300 IN A 198.51.100.1", edns=False))
+    assert texts(octets) == ["www.example. 300 IN A 198.51.100.1"]
+    assert isinstance(asking.step(asked), bytes) is is_kept
 
 
 def test_what_cannot_be_fetched_by_tcp_is_truncated_over_udp_and_servfail_over_tcp(asking: Asking) -> None:
@@ -671,6 +844,26 @@ def test_the_answer_fits_what_the_client_offers(asking: Asking) -> None:
 def test_an_answer_of_more_than_1232_octets_is_never_sent_over_udp(asking: Asking) -> None:
     answer = [f"www.example 300 IN A 198.51.100.{number}" for number in range(100)]
     assert message(through(asking, query("www.example", edns=opt(4096)), *answer)).flags & dns.flags.TC
+
+
+def test_an_answer_that_no_message_can_hold_with_opt_is_servfail() -> None:
+    """Eleven octets too many for those who ask with EDNS; the others get it."""
+    asking = Asking(shared())
+    asked = query("www.example", "TXT")
+    room = 65_535 - len(response(asked))
+    records = [b"\xc0\x0c" + struct.pack("!HHIH", 16, 1, 300, size) + bytes(size) for size in (65_000, room - 65_024)]
+    whole = unhex("1234 8180 0001 0002 0000 0000") + question("www.example", "TXT") + b"".join(records)
+    assert len(whole) == 65_535
+    [octets] = asking.complete(asking.forward(asked, MANAGED, Transport.TCP), whole)
+    assert octets == whole
+    for edns in (opt(), opt(do=True)):
+        asking = Asking(shared())
+        asked = query("www.example", "TXT", edns=edns)
+        [octets] = asking.complete(asking.forward(asked, MANAGED, Transport.TCP), whole)
+        assert rcode(octets) == "SERVFAIL"
+        assert [code for code, _ in edes(octets)] == [0]
+        assert message(asking.answer(asked)).flags & dns.flags.TC
+    assert asking.engine.counters().internal_errors == 0
 
 
 @pytest.mark.parametrize(
@@ -727,6 +920,29 @@ def test_an_error_of_ours_costs_one_query_and_is_counted(asking: Asking, caplog:
     assert is_sinkhole(asking.answer(query("banned.example")))
 
 
+def test_an_error_of_ours_while_an_answer_is_fitted_is_servfail_to_that_client_alone(
+    asking: Asking, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = query("www.example", edns=opt())
+    forward = asking.forward(asked)
+    asking.step(query("www.example", ident=2), OTHER, Transport.TCP)
+    asking.step(query("www.example", ident=3, edns=opt()), OTHER)
+    real = asking.engine._deliver
+
+    def failing(found: Query, row: ClientRow, *rest: Any) -> tuple[bytes, Verdict]:
+        if row.group == "managed":
+            raise ValueError("a bug")
+        return real(found, row, *rest)
+
+    monkeypatch.setattr(asking.engine, "_deliver", failing)
+    sent = asking.complete(forward, response(asked, "www.example 300 IN A 198.51.100.1"))
+    assert list(map(rcode, sent)) == ["SERVFAIL", "NOERROR", "NOERROR"]
+    assert [code for code, _ in edes(sent[0])] == [0]
+    counters = asking.engine.counters()
+    assert (counters.internal_errors, sum(counters.outcomes.values())) == (1, 3)
+    assert len(caplog.records) == 1
+
+
 def test_every_query_is_counted_once_in_each_way(asking: Asking) -> None:
     asking.answer(query("banned.example"))
     asking.answer(query("banned.example"), MANAGED, Transport.TCP)
@@ -756,6 +972,7 @@ def test_every_query_is_counted_once_in_each_way(asking: Asking) -> None:
 
 # Any octets
 
+AUTHORITY = {2, 6, 43, 46, 47, 50}
 QUERIES = [query("www.example"), query("banned.example", edns=opt(do=True)), query("www.example", 65, edns=opt())]
 
 
@@ -792,8 +1009,8 @@ def test_any_response_completes_is_asked_anew_or_is_rejected(
             asked,
             *CHAIN,
             "www.example 300 IN HTTPS 1 x.example",
-            authority=[SOA],
-            additional=["x.banned.example 9 IN A 192.0.2.66"],
+            authority=[SOA, "y.banned.example 9 IN A 192.0.2.67"],
+            additional=["x.banned.example 9 IN A 192.0.2.66", "y.example 9 IN HTTPS 1 banned.example"],
         )
     )
     for at, value in edits:
@@ -807,7 +1024,8 @@ def test_any_response_completes_is_asked_anew_or_is_rejected(
     if isinstance(result, Completed):
         assert len(result.responses) == 2
         for _, sent in result.responses:
-            read(sent, name("www.example"))
+            for record in read(sent, name("www.example")).records:
+                assert record.section != 1 or record.rtype in AUTHORITY
         for record in read(result.responses[1][1], name("www.example")).records:
             if record.section == 2 or record.rtype in (5, 39, 64, 65):
                 assert not is_at_or_below(record.owner, name("banned.example"))

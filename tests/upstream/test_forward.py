@@ -311,6 +311,39 @@ def test_tcp_that_is_refused_is_passed_on_as_truncated() -> None:
     with_one(lambda asked: response(asked.octets, RIGHT, flags=dns.flags.TC), check, has_tcp=False)
 
 
+@pytest.mark.parametrize("length", [12 + len(question("www.example")), 500, 511])
+def test_a_truncated_answer_that_is_cut_within_a_record_is_fetched_by_tcp(length: int) -> None:
+    many = [f"www.example 300 IN A 192.0.2.{number}" for number in range(1, 100)]
+
+    def script(asked: Asked) -> bytes:
+        if asked.is_tcp:
+            return response(asked.octets, *many)
+        return response(asked.octets, *many, flags=dns.flags.TC)[:length]
+
+    async def check(found: Bench, one: Peer) -> None:
+        assert len(texts(await found.ask(transport=Transport.TCP))) == 99
+        assert (one.queries(tcp=False), one.queries(tcp=True)) == (1, 1)
+        assert not found.upstreams[0].failures
+
+    with_one(script, check)
+
+
+def test_an_upstream_that_is_silent_by_tcp_is_given_up_after_the_time_out_and_the_next_is_asked() -> None:
+    def truncating(by_tcp: Callable[[Asked], Said]) -> Callable[[Asked], Said]:
+        return lambda asked: by_tcp(asked) if asked.is_tcp else response(asked.octets, flags=dns.flags.TC)
+
+    async def work() -> None:
+        pair = await started(truncating(silence), truncating(right))
+        async with bench(pair) as found:
+            started_at = found.now
+            assert texts(await found.ask()) == ["www.example. 300 IN A 192.0.2.1"]
+            assert TIMEOUT_S <= found.now - started_at <= TIMEOUT_S + 2 * SWEEP_S
+            assert [each.queries(tcp=True) for each in pair] == [1, 1]
+            assert dict(found.upstreams[0].failures) == {"tcp": 1}
+
+    run(work)
+
+
 def test_a_tcp_connection_that_is_closed_once_is_opened_again() -> None:
     async def check(found: Bench, one: Peer) -> None:
         def script(asked: Asked) -> Said:
@@ -358,6 +391,19 @@ def test_a_server_that_knows_no_edns_is_asked_again_without(code: dns.rcode.Rcod
         assert found.upstreams[0].health.is_up
 
     with_one(script, check)
+
+
+def test_that_one_upstream_knows_no_edns_says_nothing_of_the_next() -> None:
+    def first(asked: Asked) -> bytes:
+        return response(asked.octets, rcode=dns.rcode.FORMERR if asked.has_opt else dns.rcode.SERVFAIL, edns=False)
+
+    async def work() -> None:
+        pair = await started(first, right)
+        async with bench(pair) as found:
+            assert texts(await found.ask()) == ["www.example. 300 IN A 192.0.2.1"]
+            assert [[asked.has_opt for asked in each.asked] for each in pair] == [[True, False], [True]]
+
+    run(work)
 
 
 def test_a_server_that_refuses_both_is_not_asked_for_ever() -> None:
@@ -428,13 +474,64 @@ def test_the_upstreams_are_tried_in_the_order_of_the_configuration() -> None:
     run(work)
 
 
-def test_a_failure_of_a_name_is_not_held_against_the_upstream() -> None:
+@pytest.mark.parametrize(
+    "code", [dns.rcode.SERVFAIL, dns.rcode.REFUSED, dns.rcode.NOTAUTH], ids=["SERVFAIL", "REFUSED", "NOTAUTH"]
+)
+def test_a_failure_of_a_name_is_not_held_against_the_upstream(code: dns.rcode.Rcode) -> None:
     async def check(found: Bench, one: Peer) -> None:
         for number in range(3 * FAILURES_UNTIL_DOWN):
             await found.ask(query(f"n{number}.example"))
         assert found.upstreams[0].health.is_up
+        assert sum(found.upstreams[0].failures.values()) == one.queries() == 3 * FAILURES_UNTIL_DOWN
 
-    with_one(lambda asked: response(asked.octets, rcode=dns.rcode.SERVFAIL), check)
+    with_one(lambda asked: response(asked.octets, rcode=code), check)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        pytest.param(lambda asked: peers.address(asked)[:-1], id="a record that is cut"),
+        pytest.param(lambda asked: peers.address(asked) + b"\0", id="an octet too many"),
+        pytest.param(
+            lambda asked: peers.address(asked)[:6] + b"\xff" * 6 + peers.address(asked)[12:], id="wrong counts"
+        ),
+    ],
+)
+def test_an_upstream_whose_answers_make_no_sense_goes_down_and_comes_back(said: Callable[[Asked], bytes]) -> None:
+    async def work() -> None:
+        pair = await started(said, peers.address)
+        first = pair[0]
+        async with bench(pair) as found:
+            for number in range(FAILURES_UNTIL_DOWN):
+                assert found.upstreams[0].health.is_up
+                assert len(texts(await found.ask(query(f"a{number}.example")))) == 1
+            assert not found.upstreams[0].health.is_up
+            assert dict(found.upstreams[0].failures) == {"malformed": FAILURES_UNTIL_DOWN}
+            assert len(texts(await found.ask(query("b.example")))) == 1
+            assert first.queries() == FAILURES_UNTIL_DOWN, "down it is not asked in its turn"
+            for number in range(4):  # probes, which it answers as badly
+                await asyncio.sleep(LONGEST_BACKOFF_S)
+                await found.ask(query(f"c{number}.example"))
+                await asyncio.sleep(1)
+            assert first.queries() > FAILURES_UNTIL_DOWN
+            assert not found.upstreams[0].health.is_up
+            first.script = peers.address
+            await asyncio.sleep(LONGEST_BACKOFF_S)
+            await found.ask(query("d.example"))
+            await asyncio.sleep(1)
+            assert found.upstreams[0].health.is_up
+
+    run(work)
+
+
+def test_a_sensible_answer_in_between_keeps_an_upstream_up() -> None:
+    async def check(found: Bench, one: Peer) -> None:
+        one.script = lambda asked: peers.address(asked) + b"\0" * (one.queries() % FAILURES_UNTIL_DOWN > 0)
+        for number in range(4 * FAILURES_UNTIL_DOWN):
+            await found.ask(query(f"n{number}.example"))
+            assert found.upstreams[0].health.is_up
+
+    with_one(silence, check)
 
 
 # Silence
@@ -608,7 +705,7 @@ def test_equal_questions_in_flight_are_asked_once() -> None:
 
 
 def test_a_dead_zone_stops_nobody_else() -> None:
-    """The bound on questions in flight is met by a zone's silent upstream; what is cached is answered all the same."""
+    """The bound on questions in flight is met by a zone's silent upstream; what goes elsewhere is asked all the same."""
 
     async def work() -> None:
         everything, intra = await started(peers.address), await started(silence)
@@ -616,6 +713,8 @@ def test_a_dead_zone_stops_nobody_else() -> None:
             await found.ask(query("cached.example"))
             waiting = [found.begin(query(f"n{number}.intra.example")) for number in range(8)]
             assert texts(await found.ask(query("cached.example"))) == ["cached.example. 300 IN A 192.0.2.1"]
+            for number in range(8):
+                assert len(texts(await found.ask(query(f"n{number}.example")))) == 1
             assert sum(each.done() for each in waiting) == 4, "over the bound it is SERVFAIL at once"
             assert {rcode(each) for each in await asyncio.gather(*waiting)} == {dns.rcode.SERVFAIL}
             assert texts(await found.ask(query("later.example"))) == ["later.example. 300 IN A 192.0.2.1"]

@@ -132,6 +132,32 @@ def test_without_more_descriptors_the_sockets_there_are_serve(monkeypatch: pytes
     run(work)
 
 
+def test_without_any_descriptor_nothing_is_left_open_and_the_next_query_tries_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def none(*args: Any, **more: Any) -> socket.socket:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async def work() -> None:
+        one = await Peer(lambda asked: response(asked.octets, "www.example 300 IN A 192.0.2.1")).start()
+        told, before, real = Told(), descriptors(), socket.socket
+        pool = pool_to(one, told)
+        monkeypatch.setattr(socket, "socket", none)
+        for _ in range(3):
+            with pytest.raises(OSError, match="Too many"):
+                pool.send(REST, QUESTION, "lost", 0.0)
+        monkeypatch.setattr(socket, "socket", real)
+        assert descriptors() == before
+        pool.send(REST, QUESTION, "sent", 0.0)
+        await asyncio.sleep(0.1)
+        assert [purpose for purpose, _ in told.responses] == ["sent"]
+        pool.close()
+        assert descriptors() == before
+        await one.stop()
+
+    run(work)
+
+
 def test_nobody_listening_is_told_of_every_query_that_waits_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(udp, "POOL", 1)
 
