@@ -11,18 +11,19 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from dnsfilter import __version__
 from dnsfilter.config import lint
 from dnsfilter.config.load import Loaded, load
+from dnsfilter.config.prefixes import Prefixes
 from dnsfilter.config.problems import ConfigError, Places, Problem
 from dnsfilter.config.schema import DEFAULT_GROUP, Config, Group
 from dnsfilter.config.sets import expand
 from dnsfilter.config.values import Address
-from dnsfilter.core.clients import ClientRow, Network, Prefixes, Style
+from dnsfilter.core.clients import ClientRow, Network, Style
 from dnsfilter.core.exemptions import Exemption
 from dnsfilter.core.index import Builder, Chunk, Index
 from dnsfilter.core.names import to_text
@@ -340,30 +341,18 @@ def _rows(
 
     Row 0 is that of clients of no network.
     """
-    of_group: list[tuple[Network, str]] = [
-        (network, name) for name, group in config.groups.items() for network in group.networks
-    ]
-    of_exemption: dict[Network, list[Exemption]] = {}
-    for nets, exemption in exemptions:
-        for network in nets:
-            of_exemption.setdefault(network, []).append(exemption)
-    group_table = Prefixes((network, (network, name)) for network, name in of_group)
-    exemption_table = Prefixes((network, (network, found)) for network, found in of_exemption.items())
+    groups = Prefixes((network, name) for name, group in config.groups.items() for network in group.networks)
+    granted: dict[Network, list[Exemption]] = {}
+    for within, exemption in exemptions:
+        for network in within:
+            granted.setdefault(network, []).append(exemption)
+    held = Prefixes(granted.items())
     rows: dict[ClientRow, int] = {group_rows[DEFAULT_GROUP]: 0}
     networks = []
-    for network in dict.fromkeys([*(network for network, _ in of_group), *of_exemption]):
-        first = network.network_address
-        around = ((n, name) for n, name in group_table.all(first) if n.prefixlen <= network.prefixlen)
-        decided, group = next(around, (None, DEFAULT_GROUP))
-        held = [e for n, found in exemption_table.all(first) if n.prefixlen <= network.prefixlen for e in found]
-        row = group_rows[group]
-        row = ClientRow(
-            **{
-                **{name: getattr(row, name) for name in ClientRow.__slots__},
-                "exemptions": tuple(dict.fromkeys(held)),
-                "network": "" if decided is None else str(decided),
-            }
-        )
+    for network in dict.fromkeys([*(each for group in config.groups.values() for each in group.networks), *granted]):
+        decided, group = next(groups.around(network), (None, DEFAULT_GROUP))
+        found = tuple(dict.fromkeys(each for _, some in held.around(network) for each in some))
+        row = replace(group_rows[group], exemptions=found, network="" if decided is None else str(decided))
         networks.append((network, rows.setdefault(row, len(rows))))
     return networks, list(rows)
 

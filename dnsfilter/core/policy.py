@@ -12,7 +12,6 @@ from dnsfilter.core.names import Name
 
 CANARY = "canary"  # stands for the list in verdicts on canary names
 ONLY = "only"  # stands for the list where a group's `only` blocks
-RESERVED_LISTS = (CANARY, ONLY, "protected")
 
 
 class Action(StrEnum):

@@ -394,6 +394,8 @@ def test_the_authority_section_keeps_what_tells_of_delegation_and_absence(text: 
     [
         "banned.test 300 IN A 192.0.2.66",
         "banned.test 300 IN AAAA 2001:db8::66",
+        "www.example 300 IN A 192.0.2.66",
+        "www.example 300 IN MX 10 banned.test",
         "banned.test 300 IN CNAME edge.test",
         "example 300 IN DNAME banned.test",
         "www.example 300 IN CNAME banned.test",

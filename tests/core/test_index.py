@@ -245,6 +245,17 @@ def test_the_index_agrees_with_the_definition_in_whatever_order_it_is_loaded(
         assert loaded.hit(encoded(each)) == expected(world, allow, each), each
 
 
+@thorough
+@given(found=lists, asked=st.lists(names, min_size=1, max_size=12))
+def test_the_builder_tells_which_lists_block_a_name_before_protection(
+    found: list[reference.List], asked: list[reference.Name]
+) -> None:
+    world = reference.World({str(number): each for number, each in enumerate(found)})
+    builder = builder_of(world, ())
+    for each in (*asked, *(rule.name for one in found for rule in one.rules)):
+        assert builder.blocks(encoded(each)) == expected(world, (), each).blocks
+
+
 def cut(chunk: Chunk) -> list[Chunk]:
     """The same names in chunks of one."""
     pieces, octets = [], chunk.names

@@ -337,7 +337,7 @@ def test_an_upstream_that_is_silent_by_tcp_is_given_up_after_the_time_out_and_th
         async with bench(pair) as found:
             started_at = found.now
             assert texts(await found.ask()) == ["www.example. 300 IN A 192.0.2.1"]
-            assert TIMEOUT_S <= found.now - started_at <= TIMEOUT_S + 2 * SWEEP_S
+            assert found.now - started_at == pytest.approx(TIMEOUT_S, abs=2 * SWEEP_S)
             assert [each.queries(tcp=True) for each in pair] == [1, 1]
             assert dict(found.upstreams[0].failures) == {"tcp": 1}
 
@@ -705,7 +705,7 @@ def test_equal_questions_in_flight_are_asked_once() -> None:
 
 
 def test_a_dead_zone_stops_nobody_else() -> None:
-    """The bound on questions in flight is met by a zone's silent upstream; what goes elsewhere is asked all the same."""
+    """The bound on questions in flight is met by a zone's silent upstream; what goes elsewhere is still asked."""
 
     async def work() -> None:
         everything, intra = await started(peers.address), await started(silence)
