@@ -72,6 +72,7 @@ class Inputs:
     request: Request
     loaded: Loaded
     sources: list[Source]
+    unread: dict[str, str]  # lists that could not be read, and why
     upstreams: tuple[Endpoint, ...]
     read_at: float
     hash: str = field(init=False)
@@ -89,8 +90,7 @@ class Built:
 
     head: Head
     chunks: list[Chunk]
-    config: Config
-    sources: list[Source]
+    inputs: Inputs
 
     def policy(self) -> Policy:
         """Return the policy itself, for use in this process."""
@@ -108,12 +108,14 @@ class ListErrors(Exception):
 
 
 def read(request: Request) -> Inputs:
-    """Read configuration and lists. Raises ConfigError, ListErrors."""
+    """Read configuration and lists. Raises ConfigError."""
     builtin = source.builtin()
     path = None if request.config is None else Path(request.config)
     loaded = load(path, builtin=builtin, text=request.text, listen=request.listen, upstream=request.upstream)
     upstreams = _upstreams(loaded, Path(request.resolv_conf))
-    return Inputs(request, loaded, list(_sources(loaded)), upstreams, time.time())
+    reasons: dict[str, str] = {}
+    sources = list(_sources(loaded, reasons))
+    return Inputs(request, loaded, sources, reasons, upstreams, time.time())
 
 
 def _upstreams(loaded: Loaded, resolv_conf: Path) -> tuple[Endpoint, ...]:
@@ -157,9 +159,8 @@ def used_lists(loaded: Loaded) -> tuple[str, ...]:
     return tuple(dict.fromkeys(wanted))
 
 
-def _sources(loaded: Loaded) -> Iterator[Source]:
-    """Read each list's octets; all that cannot be read is told at once."""
-    reasons: dict[str, str] = {}
+def _sources(loaded: Loaded, reasons: dict[str, str]) -> Iterator[Source]:
+    """Read each list's octets; why one cannot be read goes into `reasons`."""
     builtin = source.builtin()
     for name in used_lists(loaded):
         try:
@@ -175,8 +176,6 @@ def _sources(loaded: Loaded) -> Iterator[Source]:
                 yield Source(name, "configuration", None, "domains", match, entry.mode, octets)
         except BadList as error:
             reasons[name] = str(error)
-    if reasons:
-        raise ListErrors(reasons, loaded.places)
 
 
 def _file_source(name: str, where: str, path: Path, format_name: str, match: Match, mode: str) -> Source:
@@ -189,7 +188,7 @@ def build(inputs: Inputs) -> Built:
     """Build the policy. Raises ListErrors."""
     config = inputs.loaded.config
     builder = Builder(protected=frozenset(config.protected))
-    states, reasons = [], {}
+    states, reasons = [], dict(inputs.unread)
     for number, each in enumerate(inputs.sources):
         try:
             rules = formats.parse(each.octets, each.format, each.match)
@@ -223,7 +222,7 @@ def build(inputs: Inputs) -> Built:
         policy=policy,
         ends={each.id: each.end for each in config.exemptions.entries},
     )
-    return Built(head, chunks, config, inputs.sources)
+    return Built(head, chunks, inputs)
 
 
 def _allowed_again(loaded: Loaded, builder: Builder, names: tuple[str, ...]) -> Iterator[str]:
@@ -381,7 +380,7 @@ def _snapshot(request: Request) -> dict[str, Any]:
     inputs = read(request)
     state = inputs.loaded.config.state if request.state is None else Path(request.state)
     current = state / IN_FORCE
-    if _inputs_of(current) == inputs.hash:
+    if not inputs.unread and _inputs_of(current) == inputs.hash:
         return {"snapshot": str(current)}
     built = build(inputs)
     fresh = state / f"{os.getpid()}.snapshot"

@@ -39,13 +39,13 @@ async def build(request: Request, *, is_nice: bool) -> Path:
             asked = json.dumps(asdict(request) | {"nice": is_nice}).encode()
             out, errors = await process.communicate(asked)
     except TimeoutError:
-        process.kill()
         raise Refusal(
             f"the policy was not built within {BUILD_S:.0f} s: is a list on a file system that hangs?", 1
         ) from None
-    except asyncio.CancelledError:
-        process.kill()
-        raise
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
     try:
         result = json.loads(out)
     except ValueError:

@@ -95,6 +95,7 @@ def describe(policy: Policy, asked: Asked, verdict: Verdict) -> Json:
         "verdict": verdict.action,
         "list": verdict.list_name or None,
         "lists": [name for number, name in enumerate(policy.lists) if hit.names >> number & 1],
+        "group_lists": _used(policy, row),
         "unblocked_by_protected": bool(hit.names & ~hit.blocks & (row.enforced | row.observed)) if row else False,
         "via": None if verdict.via is None else to_text(verdict.via),
         "candidates": [to_text(name) for name in ancestry(decided)][:-1],
@@ -104,6 +105,12 @@ def describe(policy: Policy, asked: Asked, verdict: Verdict) -> Json:
         "answer": _answer(policy, asked, verdict, query),
         "policy": {"hash": policy.hash, "generation": policy.generation},
     }
+
+
+def _used(policy: Policy, row: ClientRow | None) -> list[str]:
+    """The lists that the client's group blocks, allows or keeps to."""
+    mask = 0 if row is None else row.enforced | row.observed | row.only | row.allow_lists
+    return [name for number, name in enumerate(policy.lists) if mask >> number & 1]
 
 
 def _other_networks(policy: Policy, asked: Asked) -> Iterator[Json]:

@@ -186,6 +186,8 @@ class Operations:
         try:
             wall = time.time() if request["at"] is None else float(request["at"])
             name, qtype, client = from_text(request["name"]), int(request["type"]), request["client"]
+            if not 0 <= qtype < 65_536:
+                return {"error": f"{qtype} is no query type"}
             list(explain.ask(self.engine.policy, name, qtype, client, wall))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             return {"error": f"{error}"}

@@ -35,6 +35,7 @@ class Reloader:
         self._adopt = adopt
         self._lock = asyncio.Lock()
         self._next: asyncio.Task[Json] | None = None
+        self._running: asyncio.Task[Json] | None = None
         self._next_is_full = False
         self._generation = 1
         self.head = head
@@ -66,7 +67,8 @@ class Reloader:
 
     async def _reload(self) -> Json:
         async with self._lock:
-            is_full, self._next_is_full, self._next = self._next_is_full, False, None
+            is_full, self._next_is_full = self._next_is_full, False
+            self._running, self._next = self._next, None
             request = self._request
             if not is_full:
                 request = replace(request, text=self.head.config_text)
@@ -137,6 +139,12 @@ class Reloader:
             self.degraded["reload"] = str(error)
         log.error("reload refused, the old policy stays in force: %s", error)
         return {"error": str(error), "status": error.status}
+
+    async def close(self) -> None:
+        """Give up a reload that runs."""
+        if self._running is not None:
+            self._running.cancel()
+            await asyncio.wait([self._running])
 
     async def watch(self) -> None:
         """Read lists again when their files change; one that is still being written is left until it rests."""

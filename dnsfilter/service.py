@@ -151,6 +151,7 @@ class Service:
         self._opened = opened
         self._tasks: set[asyncio.Task[object]] = set()
         self._servers: list[asyncio.Server] = []
+        self._retired: list[Upstream] = []  # no longer configured, open until their questions are over
         limits = Limits(
             entries=settings.cache_entries,
             octets=settings.cache_entries * CACHE_OCTETS_PER_ENTRY,
@@ -217,9 +218,11 @@ class Service:
         await self._control.stop()
         for task in self._tasks:
             task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._operations.reloader.close()
         self._streams.close()
         self._forwarder.close()
-        for upstream in self._operations.upstreams.values():
+        for upstream in (*self._operations.upstreams.values(), *self._retired):
             upstream.pool.close()
         await asyncio.gather(*(asyncio.to_thread(server.stop) for server in self._opened.admin.values()))
         self._opened.close()
@@ -267,7 +270,11 @@ class Service:
         forwarder.groups = [UpstreamGroup([upstreams[each] for each in g]) for g in settings.upstream_groups]
         for endpoint, upstream in known.items():
             if endpoint not in wanted:  # questions that are out may still be answered
-                loop.call_later(settings.deadline_s, upstream.pool.close)
+                self._retired.append(upstream)
+                loop.call_later(settings.deadline_s, self._retire)
+
+    def _retire(self) -> None:
+        self._retired.pop(0).pool.close()
 
     def _sample(self, head: Head) -> None:
         """Find what readiness checks may ask for under the policy in force."""

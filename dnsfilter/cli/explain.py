@@ -2,7 +2,6 @@
 
 import time
 from argparse import Namespace
-from collections.abc import Iterable
 from datetime import UTC
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -14,6 +13,7 @@ from dnsfilter.cli.output import build_all, complain, dump, moment, say, state_o
 from dnsfilter.config import times
 from dnsfilter.config.load import load
 from dnsfilter.config.problems import ConfigError, Wrong
+from dnsfilter.core.clients import address
 from dnsfilter.core.names import BadName, Name, from_text
 from dnsfilter.lists import formats, source
 from dnsfilter.settings import Request
@@ -29,15 +29,23 @@ def main(options: Namespace) -> int:
     except (BadName, Wrong, ValueError) as error:
         complain(str(error))
         return 2
+    try:
+        if options.client is not None:
+            address(options.client)
+    except ValueError as error:
+        complain(f"--client: {error}")
+        return 2
     return _live(options, qtype, wall) if options.live else _offline(options, name, qtype, wall)
 
 
 def _type(text: str) -> int:
     upper = text.upper()
-    if upper.startswith("TYPE") and upper[4:].isdigit() and int(upper[4:]) < 65_536:
-        return int(upper[4:])
+    number = upper.removeprefix("TYPE")
     try:
-        return int(getattr(QTYPE, upper))
+        found = int(number) if number != upper else int(getattr(QTYPE, upper))
+        if not 0 <= found < 65_536:
+            raise ValueError
+        return found
     except Exception:  # noqa: BLE001 - dnslib has an error class of its own
         raise ValueError(f"'{text}' is no query type; write A, AAAA, HTTPS or TYPE65") from None
 
@@ -56,14 +64,10 @@ def _offline(options: Namespace, name: Name, qtype: int, wall: float | None) -> 
     if built is None:
         return 2
     policy = built.policy()
-    try:
-        asked = list(explain.ask(policy, name, qtype, options.client, time.time() if wall is None else wall))
-    except ValueError as error:
-        complain(f"--client: {error}")
-        return 2
+    asked = list(explain.ask(policy, name, qtype, options.client, time.time() if wall is None else wall))
     found = [explain.describe(policy, each, explain.verdict_of(policy, each)) for each in asked]
     for each in found:
-        each["rules"] = _rules(built.sources, each, {})
+        each["rules"] = _rules(built.inputs, each, {})
     _print(options, found, None)
     return 0
 
@@ -79,31 +83,31 @@ def _live(options: Namespace, qtype: int, wall: float | None) -> int:
         complain(result["error"])
         return 1
     try:
-        sources = build.read(Request(config=options.config, text=result["config_text"])).sources
-    except (ConfigError, build.ListErrors):
-        sources = []  # the files have gone since; the verdict stands without them
+        inputs = build.read(Request(config=options.config, text=result["config_text"]))
+    except ConfigError:
+        inputs = None  # what it needs has gone since; the verdict stands without it
     for each in result["explained"]:
-        each["rules"] = _rules(sources, each, result["sha256"])
+        each["rules"] = [] if inputs is None else _rules(inputs, each, result["sha256"])
     _print(options, result["explained"], result["upstream_answer"])
     return 0
 
 
-def _rules(sources: Iterable[build.Source], found: control.Json, in_force: dict[str, str]) -> list[control.Json]:
+def _rules(inputs: build.Inputs, found: control.Json, in_force: dict[str, str]) -> list[control.Json]:
     """Find the lines that name the name that decided.
 
     in_force: hashes of the lists that the running server read; where a file is another now, that is said.
     """
     wanted = {from_text(candidate) for candidate in found["candidates"]}
     rules = []
-    for each in sources:
+    for each in inputs.sources:
         if each.name not in found["lists"]:
             continue
-        where = str(each.path) if each.path is not None else f"{each.where}, name"
         is_changed = in_force.get(each.name, each.sha256) != each.sha256
         for line in formats.find(each.octets, each.format, each.match, wanted):
-            rules.append(
-                {"list": each.name, "place": f"{where}:{line.line}", "text": line.text, "changed_since": is_changed}
-            )
+            place = f"{each.path}:{line.line}: "
+            if each.path is None:
+                place = str(inputs.loaded.places.place("lists", each.name, "domains", line.line - 1))
+            rules.append({"list": each.name, "place": place, "text": line.text, "changed_since": is_changed})
     return rules
 
 
@@ -137,7 +141,8 @@ def _print_one(found: control.Json) -> None:
         say("  a list names it, but `protected` keeps it open")
     for rule in found["rules"]:
         changed = " (the file has changed since)" if rule["changed_since"] else ""
-        say(f"  {rule['place']}: {rule['text']} (list '{rule['list']}'){changed}")
+        unused = "" if rule["list"] in found["group_lists"] else ", which this group does not use"
+        say(f"  {rule['place']}{rule['text']} (list '{rule['list']}'{unused}){changed}")
     for each in found["exemptions"]:
         lists = ", ".join(each["lists"])
         used = "; it lifted the block" if each["id"] == found["exemption"] else ""

@@ -93,7 +93,7 @@ def from_response(response: Response, qname: Name, qtype: int, now: float, limit
     records = response.records
     on_chain, targets = [qname], []
     is_plain = True
-    if any(record.owner != qname or record.section == 2 or record.rtype in _LEADING for record in records):
+    if any(record.owner != qname or record.section or record.rtype in _LEADING for record in records):
         on_chain += _chain(records, qname)
         above = {name for each in on_chain for name in ancestry(each)}
         records = [record for record in records if _belongs(record, on_chain, above)]

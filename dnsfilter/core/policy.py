@@ -103,11 +103,20 @@ def decide_chain(
         if not set_id:
             continue
         link = judge(row, policy.index.sets[set_id], wall, is_qname=False)
-        if link.valid_s is not None:
-            valid_s = link.valid_s if valid_s is None else min(valid_s, link.valid_s)
+        valid_s = _sooner(valid_s, link.valid_s)
         if link.action is not Action.ALLOWED and _RANK[link.action] < _RANK[verdict.action]:
             verdict = replace(link, via=name)
-    return verdict if verdict.valid_s == valid_s else replace(verdict, valid_s=valid_s)
+    return limited(verdict, valid_s)
+
+
+def limited(verdict: Verdict, valid_s: int | None) -> Verdict:
+    """Return the verdict, good for no longer than `valid_s` seconds."""
+    sooner = _sooner(verdict.valid_s, valid_s)
+    return verdict if sooner == verdict.valid_s else replace(verdict, valid_s=sooner)
+
+
+def _sooner(one: int | None, other: int | None) -> int | None:
+    return other if one is None else one if other is None else min(one, other)
 
 
 def judge(row: ClientRow, hit: Hit, wall: float, *, is_qname: bool) -> Verdict:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from dnsfilter.core import answer, special
 from dnsfilter.core.cache import Cache, ChainError, Entry, Limits, from_response, key
 from dnsfilter.core.clients import ClientRow, address
-from dnsfilter.core.policy import REFUSED, Action, Policy, Verdict, decide, decide_chain, judge
+from dnsfilter.core.policy import REFUSED, Action, Policy, Verdict, decide, decide_chain, judge, limited
 from dnsfilter.core.special import Special
 from dnsfilter.core.wire import build, codes, response
 from dnsfilter.core.wire.framing import MAX_MESSAGE
@@ -68,7 +68,7 @@ class PureEngine:
         self._cache = Cache(settings.limits)
         self._pending: dict[bytes, Forward] = {}
         self._out: Counter[int] = Counter()  # questions that are out, by zone: one dead zone must not stop the others
-        self._waiting = 0
+        self._waiting: Counter[int] = Counter()  # clients that wait for them
         self.counts: list[int] = [0]  # by number of outcome; number 0 is that of probes, and not told
         self._outcomes: dict[tuple[str, str, int, str, str, str, str], int] = {}
         self.dropped: Counter[str] = Counter()
@@ -232,7 +232,7 @@ class PureEngine:
             verdict = decide_chain(policy, row, verdict, zip(entry.chain, entry.sets, strict=True), wall)
             if verdict.action is Action.BLOCKED:
                 return answer.blocked(query, verdict, policy.blocking), verdict
-            entry = self._without_blocked(row, entry, wall)
+            entry, verdict = self._without_blocked(row, verdict, entry, wall)
         if entry.is_truncated and transport is Transport.TCP:
             return answer.failure(query, codes.EDE_NETWORK_ERROR, "upstream does not answer by TCP"), verdict
         if entry.is_truncated:
@@ -246,14 +246,15 @@ class PureEngine:
             return answer.failure(query, codes.EDE_OTHER, "an answer that no message can hold"), verdict
         return octets, verdict
 
-    def _without_blocked(self, row: ClientRow, entry: Entry, wall: float) -> Entry:
+    def _without_blocked(self, row: ClientRow, verdict: Verdict, entry: Entry, wall: float) -> tuple[Entry, Verdict]:
         """Take away additional records that tell of blocked names; the answer itself stays (MX, SRV, NS)."""
         sets = self._policy.index.sets
         for number, found in enumerate(entry.additional_sets):
-            for each in found:
-                if each and judge(row, sets[each], wall, is_qname=False).action is Action.BLOCKED:
-                    return entry.without(number)
-        return entry
+            for link in (judge(row, sets[each], wall, is_qname=False) for each in found if each):
+                verdict = limited(verdict, link.valid_s)
+                if link.action is Action.BLOCKED:
+                    return entry.without(number), verdict
+        return entry, verdict
 
     # ---- upstream ----
 
@@ -272,9 +273,9 @@ class PureEngine:
         query, most = waiter.query, self._settings.max_in_flight
         forward = self._pending.get(wanted)
         zone = self._policy.zone(query.name)
-        if self._out[zone] >= most if forward is None else self._waiting >= most * WAITERS_PER_QUESTION:
+        if self._out[zone] >= most if forward is None else self._waiting[zone] >= most * WAITERS_PER_QUESTION:
             return self._overloaded(waiter)
-        self._waiting += 1
+        self._waiting[zone] += 1
         if forward is not None:
             forward.waiters.append(waiter)
             return Joined()
@@ -366,7 +367,7 @@ class PureEngine:
             self._out[forward.zone] -= 1
         if self._pending.get(forward.key) is forward:
             del self._pending[forward.key]
-        self._waiting -= len(waiters)
+        self._waiting[forward.zone] -= len(waiters)
         return waiters
 
     # ---- counters ----

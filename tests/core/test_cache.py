@@ -418,6 +418,14 @@ def test_all_else_in_the_authority_section_is_left_out(text: str, answer: list[s
     assert found.lifetime == (120 if answer else 60)
 
 
+@pytest.mark.parametrize("rdata", ["A 192.0.2.66", "MX 10 banned.test", "TXT banned.test"])
+def test_nor_does_the_authority_section_keep_records_of_the_qname_itself(rdata: str) -> None:
+    for answer in ([], ["www.example 300 IN A 192.0.2.1"]):
+        found = entry(*answer, authority=[f"www.example 300 IN {rdata}"])
+        assert found.counts == struct.pack("!3H", len(answer), 0, 0)
+        assert found.lifetime == (300 if answer else 0)
+
+
 def names_told(found: Entry) -> list[list[str]]:
     return [list(map(to_text, each.names)) for each in found.additional]
 

@@ -539,3 +539,75 @@ def test_ready_stays_and_degraded_says_so_when_no_upstream_answers(
 
     eventually("the upstream counts as healthy", is_well, 15, every_s=0.2)
     assert json.loads(service.http("/ready"))["degraded"] == {}
+
+
+def test_a_slow_client_does_not_keep_the_service_from_ending(up: Upstream, tmp_path: Path) -> None:
+    """`Service` fails where it does not end in time, or not well."""
+    service = Service(tmp_path, config(up))
+    with service:
+        slow = socket.create_connection(service.admin, timeout=8)
+        slow.sendall(b"GET /metrics HTTP/1.1\r\nX-Slow: ")
+        begun = time.monotonic()
+    slow.close()
+    assert time.monotonic() - begun < 4
+
+
+# ---- the control socket ----
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param(b"\n", id="an empty line"),
+        pytest.param(b"GET / HTTP/1.1\n", id="HTTP"),
+        pytest.param(b"[1, 2]\n", id="a list"),
+        pytest.param(b'"status"\n', id="a text"),
+        pytest.param(b'{"command": "stop"}\n', id="a command that does not exist"),
+        pytest.param(b'{"command": ["status"]}\n', id="a command that is no text"),
+        pytest.param(b"{}\n", id="no command"),
+        pytest.param(b"\xff\xfe\n", id="no UTF-8"),
+        pytest.param(b"[" * 60_000 + b"\n", id="deep"),
+    ],
+)
+def test_what_is_no_command_is_told_which_there_are(seen: Service, line: bytes) -> None:
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(5)
+        client.connect(str(seen.state / "control.sock"))
+        client.sendall(line)
+        with client.makefile("rb") as lines:
+            answer = json.loads(lines.readline())
+    assert list(answer) == ["error"]
+    assert "status" in answer["error"]
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        pytest.param({"command": "explain"}, id="nothing to explain"),
+        pytest.param({"command": "explain", "name": 5, "type": 1, "client": None, "at": None}, id="a name of no text"),
+        pytest.param(
+            {"command": "explain", "name": "a.example", "type": 65536, "client": None, "at": None}, id="a type too high"
+        ),
+        pytest.param(
+            {"command": "explain", "name": "a.example", "type": "A", "client": None, "at": None}, id="a type as text"
+        ),
+        pytest.param(
+            {"command": "explain", "name": "a.example", "type": 1, "client": "x", "at": None}, id="a client without one"
+        ),
+    ],
+)
+def test_a_command_with_nonsense_is_an_error_and_no_trouble(seen: Service, request_: dict[str, Any]) -> None:
+    """Nothing of it is a bug to be logged with its traceback."""
+    before = len(seen.output)
+    assert "error" in seen.control(**request_)
+    assert "Traceback" not in seen.output[before:]
+
+
+def test_a_client_of_the_control_socket_that_says_nothing_holds_up_nobody(seen: Service) -> None:
+    with contextlib.ExitStack() as stack:
+        for _ in range(20):
+            client = stack.enter_context(socket.socket(socket.AF_UNIX))
+            client.connect(str(seen.state / "control.sock"))
+        begun = time.monotonic()
+        assert seen.control("status")["ready"]
+        assert time.monotonic() - begun < 2

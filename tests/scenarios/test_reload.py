@@ -1,5 +1,6 @@
 """Another policy in the place of the one in force: whole, at once, or not at all; and no question lost meanwhile."""
 
+import contextlib
 import json
 import os
 import random
@@ -139,42 +140,37 @@ def test_the_reload_command_returns_once_the_policy_is_in_force(up: Upstream, re
         pytest.param(inline("a.example"), ["list 'ban' changed: 1 entries before, 2 now"], id="a list grows"),
         pytest.param(
             {
-                "lists": {"more": {"domains": ["a.example", "b.example"]}},
-                "groups": {"managed": {"block": ["ban", "more"]}},
+                "lists": {"more": {"domains": ["a.example", "b.example"]}, "ban": {"mode": "observe"}},
+                "groups": {"managed": {"networks": ["127.0.1.0/24", "127.0.4.0/24"], "block": ["ban", "more"]}},
+                "exemptions": {"entries": []},
             },
             [
-                "list 'more' is new: 2 entries from configuration",
-                "group 'managed' is treated otherwise: lists, allow, only, mode or answer",
-            ],
-            id="a list more",
-        ),
-        pytest.param(
-            {"lists": {"ban": {"mode": "observe"}}},
-            [
                 "list 'ban' is read otherwise: domains, match suffix, mode observe, configuration",
+                "list 'more' is new: 2 entries from configuration",
+                "group 'managed' gains the networks 127.0.4.0/24",
                 "group 'managed' is treated otherwise: lists, allow, only, mode or answer",
+                "exemption EX-1 is gone",
+                "who may ask changed",
             ],
-            id="a list that is only observed",
+            id="lists, networks and exemptions",
         ),
         pytest.param(
-            {"groups": {"managed": {"networks": ["127.0.1.0/24", "127.0.4.0/24"]}}},
-            ["group 'managed' gains the networks 127.0.4.0/24", "who may ask changed"],
-            id="a network more",
+            {
+                "groups": {"labs": {"networks": ["127.0.5.0/24"], "block": ["ban"]}},
+                "exemptions": {"entries": [exemption("EX-1", ["127.0.1.64/28"], ["ban"], end="2098-12-31")]},
+                "blocking": {"ttl": 30},
+                "access": ["127.0.0.0/8"],
+                "protected": ["gouv.example"],
+            },
+            [
+                "group 'labs' is new: 1 networks",
+                "exemption EX-1 changed",
+                "how blocked questions are answered changed",
+                "who may ask changed",
+                "the protected names changed",
+            ],
+            id="all the rest",
         ),
-        pytest.param(
-            {"groups": {"labs": {"networks": ["127.0.5.0/24"], "block": ["ban"]}}},
-            ["group 'labs' is new: 1 networks", "who may ask changed"],
-            id="a group more",
-        ),
-        pytest.param({"exemptions": {"entries": []}}, ["exemption EX-1 is gone"], id="an exemption less"),
-        pytest.param(
-            {"exemptions": {"entries": [exemption("EX-1", ["127.0.1.64/28"], ["ban"], end="2098-12-31")]}},
-            ["exemption EX-1 changed"],
-            id="an exemption with another end",
-        ),
-        pytest.param({"blocking": {"ttl": 30}}, ["how blocked questions are answered changed"], id="another TTL"),
-        pytest.param({"access": ["127.0.0.0/8"]}, ["who may ask changed"], id="access"),
-        pytest.param({"protected": ["gouv.example"]}, ["the protected names changed"], id="protected names"),
     ],
 )
 def test_the_reload_command_prints_what_changed_and_the_policy(
@@ -208,7 +204,7 @@ def test_a_change_that_decides_nothing_leaves_the_hash(up: Upstream, reloaded: S
     before = reloaded.control("status")["policy"]
     reloaded.configure(merged(policy(up), {"resolve": {"timeout": "1s"}}))
     done = reloaded.command("reload")
-    assert "timeout_s changed" in done.stdout
+    assert "resolve.timeout changed" in done.stdout
     assert reloaded.control("status")["policy"]["hash"] == before["hash"]
 
 
@@ -247,6 +243,17 @@ def no_yaml(service: Service, _folder: Path) -> list[str]:
     return [f"{service.config_file}:{at}"]
 
 
+def no_configuration(service: Service, _folder: Path) -> list[str]:
+    service.config_file.unlink()
+    return [str(service.config_file), "there is no such file"]
+
+
+def emptied(service: Service, _folder: Path) -> list[str]:
+    """An empty file is a configuration: that of the built-in defaults."""
+    service.config_file.write_text("")
+    return ["needs a restart"]
+
+
 def missing_list(_service: Service, folder: Path) -> list[str]:
     (folder / "ban.txt").unlink()
     return ["list 'ban': ", f"{folder / 'ban.txt'} does not exist", "correct the path or put the list there"]
@@ -275,11 +282,21 @@ def html(_service: Service, folder: Path) -> list[str]:
 Break = Callable[[Service, Path], list[str]]
 
 
+@pytest.fixture(scope="module")
+def filed(up: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service whose list is a file beside its configuration."""
+    folder = tmp_path_factory.mktemp("filed")
+    with Service(folder, good(up, folder)) as service:
+        yield service
+
+
 @pytest.fixture
-def breakable(up: Upstream, reloaded: Service, tmp_path: Path) -> Service:
-    """The module's service with a list from a file."""
-    adopt(reloaded, good(up, tmp_path))
-    return reloaded
+def breakable(up: Upstream, filed: Service) -> Iterator[Service]:
+    """That service; whatever a test breaks is as it was for the next."""
+    filed.check_alive()
+    yield filed
+    if ready(filed)["degraded"] or not filed.config_file.exists():
+        adopt(filed, good(up, filed.config_file.parent))
 
 
 @pytest.mark.parametrize(
@@ -288,6 +305,8 @@ def breakable(up: Upstream, reloaded: Service, tmp_path: Path) -> Service:
         pytest.param(bad_configuration, False, reload_by_signal, id="an unknown key, SIGHUP"),
         pytest.param(bad_configuration, False, reload_by_command, id="an unknown key, command"),
         pytest.param(no_yaml, False, reload_by_signal, id="no YAML, SIGHUP"),
+        pytest.param(no_configuration, False, reload_by_signal, id="no configuration file, SIGHUP"),
+        pytest.param(emptied, False, reload_by_signal, id="an emptied configuration, SIGHUP"),
         pytest.param(missing_list, True, reload_by_signal, id="a missing list file, SIGHUP"),
         pytest.param(missing_list, True, reload_by_command, id="a missing list file, command"),
         pytest.param(empty_list, True, reload_by_command, id="an empty list, command"),
@@ -297,13 +316,13 @@ def breakable(up: Upstream, reloaded: Service, tmp_path: Path) -> Service:
     ],
 )
 def test_what_cannot_be_read_leaves_the_old_policy_in_force_and_says_why(
-    up: Upstream, breakable: Service, tmp_path: Path, damage: Break, is_list: bool, how: Callable[[Service], str]
+    up: Upstream, breakable: Service, damage: Break, is_list: bool, how: Callable[[Service], str]
 ) -> None:
     """And the next reload after the mistake is mended is an ordinary one."""
-    service = breakable
+    service, folder = breakable, breakable.config_file.parent
     before = service.control("status")["policy"]
     failures = service.metric("dnsfilter_list_failures_total", list="ban")
-    expected = damage(service, tmp_path)
+    expected = damage(service, folder)
     said = how(service)
     for part in expected:
         assert part.lower() in said.lower()
@@ -318,11 +337,12 @@ def test_what_cannot_be_read_leaves_the_old_policy_in_force_and_says_why(
     assert service.metric("dnsfilter_ready") == 1
     assert service.metric("dnsfilter_list_failures_total", list="ban") == failures + is_list
 
-    service.configure(good(up, tmp_path))
-    (tmp_path / "ban.txt").write_text(f"{LISTED}\nmended.example\n")
+    service.configure(good(up, folder))
+    mended = f"mended{before['generation']}.example"
+    (folder / "ban.txt").write_text(f"{LISTED}\n{mended}\n")
     done = service.command("reload")
     assert done.returncode == 0, done.stderr
-    assert is_blocked(service.dns, "mended.example", MANAGED)
+    assert is_blocked(service.dns, mended, MANAGED)
     assert ready(service)["degraded"] == {}
     assert service.metric("dnsfilter_config_last_reload_successful") == 1
     assert service.metric("dnsfilter_list_failures_total", list="ban") == failures + is_list
@@ -332,7 +352,10 @@ def test_every_list_that_cannot_be_read_is_told(up: Upstream, breakable: Service
     """By the command, and as long as it is so by /ready."""
     lists = {name: {"file": str(tmp_path / f"{name}.txt")} for name in ("one", "two")}
     breakable.configure(
-        merged(good(up, tmp_path), {"lists": lists, "groups": {"managed": {"block": ["ban", "one", "two"]}}})
+        merged(
+            good(up, breakable.config_file.parent),
+            {"lists": lists, "groups": {"managed": {"block": ["ban", "one", "two"]}}},
+        )
     )
     said = reload_by_command(breakable)
     for name in lists:
@@ -341,40 +364,43 @@ def test_every_list_that_cannot_be_read_is_told(up: Upstream, breakable: Service
 
 
 def test_the_running_server_answers_status_and_explain_while_its_configuration_file_is_broken(
-    breakable: Service, tmp_path: Path
+    up: Upstream, breakable: Service
 ) -> None:
     """What is in the file is not what is in force; this is when an admin asks."""
-    bad_configuration(breakable, tmp_path)
+    folder = breakable.config_file.parent
+    bad_configuration(breakable, folder)
     status = breakable.command("status")
     assert status.returncode == 0, status.stderr
     live = breakable.command("explain", LISTED, "--client", MANAGED, "--live")
     assert live.returncode == 0, live.stderr
     assert "BLOCKED" in live.stdout
+    breakable.configure(good(up, folder))
 
 
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        pytest.param({"listen": {"dns": ["127.0.0.1:0", "127.0.0.2:0"], "admin": "127.0.0.1:0"}}, "dns", id="dns"),
-        pytest.param({"listen": {"dns": ["127.0.0.1:0"], "admin": "off"}}, "admin", id="admin"),
         pytest.param(
-            {"listen": {"dns": ["127.0.0.1:0"], "admin": "127.0.0.1:0", "metrics": "127.0.0.1:0"}},
-            "metrics",
-            id="metrics",
+            {"listen": {"dns": ["127.0.0.2:0"], "admin": "off", "metrics": "127.0.0.1:0"}},
+            ["listen.dns", "listen.admin", "listen.metrics"],
+            id="addresses",
         ),
-        pytest.param({"cache": {"entries": 5}}, "cache_entries", id="size of the cache"),
-        pytest.param({"cache": {"max_ttl": "5m"}}, "max_ttl", id="longest TTL"),
-        pytest.param({"resolve": {"max_concurrent": 7}}, "max_concurrent", id="questions at once"),
+        pytest.param(
+            {"cache": {"entries": 5, "max_ttl": "5m", "max_negative_ttl": "1m"}, "resolve": {"max_concurrent": 7}},
+            ["cache.entries", "cache.max_ttl", "cache.max_negative_ttl", "resolve.max_concurrent"],
+            id="sizes and times",
+        ),
     ],
 )
 def test_a_change_that_needs_a_restart_is_refused_whole(
-    up: Upstream, reloaded: Service, change: Config, named: str
+    up: Upstream, reloaded: Service, change: Config, named: list[str]
 ) -> None:
     before = reloaded.control("status")["policy"]
     reloaded.configure(merged(policy(up), inline("whole.example"), change))
     said = reload_by_command(reloaded)
     assert "needs a restart" in said
-    assert named in said
+    for key in named:
+        assert key in said
     assert reloaded.control("status")["policy"] == before
     assert not is_blocked(reloaded.dns, "whole.example", MANAGED)
     assert "needs a restart" in ready(reloaded)["degraded"]["reload"]
@@ -494,20 +520,26 @@ def test_other_upstreams_count_at_once_and_nothing_of_the_old_ones_is_kept(
 # ---- several at once, and large ones ----
 
 
+def children(pid: int) -> list[int]:
+    """The processes that a process has started and that still are there."""
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(OSError):
+            found += map(int, (task / "children").read_text().split())
+    return found
+
+
+def is_builder(pid: int) -> bool:
+    """Whether a process builds a policy."""
+    try:
+        return b"dnsfilter.build" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
 def builders(pid: int) -> int:
     """How many processes that build a policy this process has right now."""
-    found = 0
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        try:
-            children = (task / "children").read_text().split()
-        except OSError:
-            continue
-        for child in children:
-            try:
-                found += b"dnsfilter.build" in Path(f"/proc/{child}/cmdline").read_bytes()
-            except OSError:
-                continue
-    return found
+    return sum(map(is_builder, children(pid)))
 
 
 def test_of_reloads_at_once_one_runs_and_the_others_join_the_next(up: Upstream, reloaded: Service) -> None:
@@ -598,6 +630,22 @@ def test_during_ten_reloads_of_a_large_list_every_blocked_name_is_blocked(
     assert generation(service) == 11
 
 
+def test_a_service_that_is_ended_during_a_reload_ends_and_leaves_no_process(up: Upstream, tmp_path: Path) -> None:
+    """And the next start finds the state directory in order."""
+    path = tmp_path / "large.txt"
+    path.write_text("one.example\n")
+    service = Service(tmp_path, policy(up, lists={"ban": {"file": str(path)}}))
+    with service:
+        path.write_text("".join(f"n{number}.large.example\n" for number in range(LARGE)))
+        service.signal(signal.SIGHUP)
+        eventually("it is being built", lambda: builders(service.pid), every_s=0.01)
+        (child,) = children(service.pid)
+    eventually("nothing is built any more", lambda: not is_builder(child), 2)
+    with service:
+        assert is_blocked(service.dns, "n1.large.example", MANAGED)
+        assert sorted(path.name for path in service.state.iterdir()) == ["control.sock", "lock", "policy.snapshot"]
+
+
 # ---- list files that change on disk ----
 # These wait for the service to look at its files, so they run side by side, each with a service of its own.
 
@@ -656,7 +704,7 @@ def is_refused_once_when_it_breaks_and_read_when_it_is_mended(up: Upstream, fold
         eventually("it is refused", watched.is_missed)
         assert "list 'ban': " in service.output
         assert watched.blocks("ban.before.example")
-        time.sleep(3.5)  # the file is looked at again meanwhile
+        time.sleep(2.5)  # the file is looked at again meanwhile
         assert service.metric("dnsfilter_list_failures_total", list="ban") == 1
         assert generation(service) == 1
         watched.paths["ban"].write_text("ban.before.example\nban.mended.example\n")
@@ -682,7 +730,7 @@ def is_read_once_and_then_left_when_it_is_only_touched(up: Upstream, folder: Pat
         os.utime(watched.paths["ban"], (1_700_000_000, 1_700_000_000))
         built: list[float] = []
         begun = time.monotonic()
-        while time.monotonic() - begun < 13:
+        while time.monotonic() - begun < 9:
             if builders(service.pid):
                 built.append(time.monotonic() - begun)
                 eventually("it is built", lambda: not builders(service.pid), every_s=0.02)
@@ -705,6 +753,24 @@ def is_not_kept_waiting_by_another_that_is_written_without_a_pause(up: Upstream,
         eventually("the quiet one is in force", is_in_force, IN_FORCE_S, every_s=0.2)
 
 
+def is_held_back_when_it_loses_most_of_its_rules_by_itself(up: Upstream, folder: Path) -> None:
+    """It may be half written. The command takes it over."""
+    watched = Watched(up, folder, "ban")
+    watched.paths["ban"].write_text("".join(f"n{number}.example\n" for number in range(20)))
+    with watched.service as service:
+        watched.paths["ban"].write_text("n19.example\n")
+        eventually("it is held back", watched.is_missed)
+        assert "20" in ready(service)["degraded"]["list"]
+        assert "dnsfilter reload" in ready(service)["degraded"]["list"]
+        assert watched.blocks("n1.example")
+        done = service.command("reload")
+        assert done.returncode == 0, done.stderr
+        assert "list 'ban' changed: 20 entries before, 1 now" in done.stdout
+        assert not watched.blocks("n1.example")
+        assert watched.blocks("n19.example")
+        assert not watched.is_missed()
+
+
 def is_not_kept_out_by_another_that_breaks(up: Upstream, folder: Path) -> None:
     """The last good rules of the one that is gone stay; names listed since in the other are blocked."""
     watched = Watched(up, folder, "lost", "kept")
@@ -723,8 +789,10 @@ WATCHING = (
     is_no_longer_complained_of_once_the_same_file_is_back,
     is_read_once_and_then_left_when_it_is_only_touched,
     is_not_kept_waiting_by_another_that_is_written_without_a_pause,
+    is_held_back_when_it_loses_most_of_its_rules_by_itself,
     is_not_kept_out_by_another_that_breaks,
 )
+WHOLE = "a policy is swapped whole: while one list cannot be read, changes of the others wait"
 Scenario = Callable[[Upstream, Path], None]
 
 
@@ -735,7 +803,19 @@ def outcomes(up: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield {each: pool.submit(each, up, tmp_path_factory.mktemp("watched")) for each in WATCHING}
 
 
-@pytest.mark.parametrize("scenario", WATCHING, ids=lambda each: str(each.__name__).replace("_", " "))
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        pytest.param(
+            each,
+            id=each.__name__.replace("_", " "),
+            marks=[pytest.mark.xfail(reason=WHOLE, strict=True)]
+            if each is is_not_kept_out_by_another_that_breaks
+            else [],
+        )
+        for each in WATCHING
+    ],
+)
 def test_a_list_file_that_changes_on_disk(outcomes: dict[Scenario, Future[None]], scenario: Scenario) -> None:
     outcomes[scenario].result()
 

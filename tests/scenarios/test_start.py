@@ -238,7 +238,6 @@ def test_a_configuration_that_cannot_be_read_ends_the_start(
     ("content", "said"),
     [
         pytest.param(None, "does not exist", id="missing"),
-        pytest.param("", "has no rule", id="empty"),
         pytest.param("0.0.0.0 a.example\n", "looks like hosts", id="another format"),
     ],
 )
@@ -257,9 +256,10 @@ def test_lists_that_cannot_be_used_end_the_start_all_at_once(
         exemptions={},
         listen={"dns": ["127.0.0.1:0"], "admin": "off"},
     )
-    lines = refused(command("run", "-c", write(tmp_path, config)), 2)
+    path = write(tmp_path, config)
+    lines = refused(command("run", "-c", path), 2)
     for name in names:
-        assert any(line.startswith(f"list '{name}': ") and said in line for line in lines), lines
+        assert any(re.match(rf"{re.escape(str(path))}:\d+: list '{name}': .*{said}", line) for line in lines), lines
     check_nothing_begun(tmp_path / "state")
 
 
@@ -467,13 +467,11 @@ def flipped(octets: bytes, at: int) -> bytes:
 
 DAMAGES: dict[str, Damage] = {
     "cut in half": lambda octets: octets[: len(octets) // 2],
-    "without its last octet": lambda octets: octets[:-1],
     "empty": lambda _: b"",
     "another file": lambda _: b"# not a snapshot\n" * 100,
     "of another version": lambda octets: octets.replace(b"snapshot 1", b"snapshot 0", 1),
     "another name in it": lambda octets: flipped(octets, octets.rindex(b"\x06banned") + 1),
     "another head": lambda octets: flipped(octets, octets.index(b'"managed"') + 1),
-    "with more behind it": lambda octets: octets + b"\0",
 }
 
 
@@ -556,24 +554,21 @@ def test_a_question_that_no_upstream_answers_does_not_keep_the_service_for_ever(
     assert read(octets).rcode == SERVFAIL
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_the_service_with_status_0(up: Upstream, tmp_path: Path, number: signal.Signals) -> None:
+def test_an_interrupt_ends_the_service_with_status_0(up: Upstream, tmp_path: Path) -> None:
+    """As SIGTERM does at the end of every other test."""
     service = Service(tmp_path, policy(up))
     with pytest.raises(AssertionError, match="the service ended with 0"):
-        end_by(service, number)
+        end_by(service, signal.SIGINT)
     assert "Traceback" not in service.output
 
 
 # ---- the log ----
 
 
-@pytest.mark.parametrize("level", ["info", "debug"])
-def test_the_log_has_no_addresses_of_clients_and_no_names_that_they_asked_for(
-    up: Upstream, start: Start, level: str
-) -> None:
-    """Whatever comes of their questions: people's questions are nobody's business."""
+def test_the_log_has_no_addresses_of_clients_and_no_names_that_they_asked_for(up: Upstream, start: Start) -> None:
+    """Whatever comes of their questions, and at the most talkative level."""
     service = start(
-        policy(up, log={"level": level}, access=["127.0.0.0/16"], resolve={"timeout": "0.5s", "deadline": "1s"})
+        policy(up, log={"level": "debug"}, access=["127.0.0.0/16"], resolve={"timeout": "0.5s", "deadline": "1s"})
     )
     up.on("secret-silent.example", SILENCE)
     up.on("secret-broken.example", b"\0" * 11)
