@@ -216,7 +216,7 @@ def test_all_lists_that_cannot_be_read_are_told_at_once(tmp_path: Path) -> None:
     config = changed(BASE, "lists/third", {"file": "missing-too.txt"})
     request = write(tmp_path, config, {})
     with pytest.raises(build.ListErrors) as caught:
-        build.read(request)
+        build.build(build.read(request))
     assert set(caught.value.reasons) == {"ministry", "hosts", "third"}
     assert "list 'ministry': " in str(caught.value)
     assert "does not exist" in str(caught.value)

@@ -104,9 +104,10 @@ def _rules(inputs: build.Inputs, found: control.Json, in_force: dict[str, str]) 
             continue
         is_changed = in_force.get(each.name, each.sha256) != each.sha256
         for line in formats.find(each.octets, each.format, each.match, wanted):
-            place = f"{each.path}:{line.line}: "
+            place = f"{each.path}:{line.line}"
             if each.path is None:
-                place = str(inputs.loaded.places.place("lists", each.name, "domains", line.line - 1))
+                written = inputs.loaded.places.place("lists", each.name, "domains", line.line - 1)
+                place = f"{written.file}:{written.line}"
             rules.append({"list": each.name, "place": place, "text": line.text, "changed_since": is_changed})
     return rules
 
@@ -142,7 +143,7 @@ def _print_one(found: control.Json) -> None:
     for rule in found["rules"]:
         changed = " (the file has changed since)" if rule["changed_since"] else ""
         unused = "" if rule["list"] in found["group_lists"] else ", which this group does not use"
-        say(f"  {rule['place']}{rule['text']} (list '{rule['list']}'{unused}){changed}")
+        say(f"  {rule['place']}: {rule['text']} (list '{rule['list']}'{unused}){changed}")
     for each in found["exemptions"]:
         lists = ", ".join(each["lists"])
         used = "; it lifted the block" if each["id"] == found["exemption"] else ""
