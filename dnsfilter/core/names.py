@@ -124,8 +124,3 @@ def ancestry(name: Name) -> Iterator[Name]:
         yield name
         name = parent(name)
     yield ROOT
-
-
-def is_at_or_below(name: Name, ancestor: Name) -> bool:
-    """Tell whether `name` is `ancestor` or a name below it, by labels and never by text."""
-    return ancestor in ancestry(name) if name.endswith(ancestor) else False
