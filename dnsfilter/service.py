@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 CACHE_OCTETS_PER_ENTRY = 1_024
 SWEEP_S = 1.0
+DRAIN_S = 0.5  # beyond the deadline of questions, for those who are told at it
 _M_MMAP_THRESHOLD = -3  # of mallopt(3)
 
 
@@ -212,7 +213,7 @@ class Service:
         self._engine.stop()
         for server in self._servers:
             server.close()
-        deadline = now() + self._settings.deadline_s
+        deadline = now() + self._settings.deadline_s + DRAIN_S
         while self._forwarder.in_flight and now() < deadline:
             await asyncio.sleep(0.01)
         await self._control.stop()
