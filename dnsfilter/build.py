@@ -380,7 +380,7 @@ def _snapshot(request: Request) -> dict[str, Any]:
     inputs = read(request)
     state = inputs.loaded.config.state if request.state is None else Path(request.state)
     current = state / IN_FORCE
-    if not inputs.unread and _inputs_of(current) == inputs.hash:
+    if not inputs.unread and _is_built_from(current, inputs.hash):
         return {"snapshot": str(current)}
     built = build(inputs)
     fresh = state / f"{os.getpid()}.snapshot"
@@ -393,15 +393,18 @@ def _snapshot(request: Request) -> dict[str, Any]:
     return {"snapshot": str(fresh)}
 
 
-def _inputs_of(path: Path) -> str | None:
-    """Return the hash of the inputs of a snapshot that is whole, None where there is none."""
+def _is_built_from(path: Path, inputs: str) -> bool:
+    """Tell whether there is a whole snapshot that was built from these inputs."""
     try:
         reader = Reader(path)
+        if reader.head.inputs != inputs:
+            reader.close()
+            return False
         for _ in reader.chunks():
             pass
     except (OSError, BadSnapshot):
-        return None
-    return reader.head.inputs
+        return False
+    return True
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from dnsfilter.core import answer, special
+from dnsfilter.core import answer
 from dnsfilter.core.cache import Entry
 from dnsfilter.core.clients import ClientRow, address
 from dnsfilter.core.exemptions import Exemption
@@ -50,17 +50,14 @@ def verdict_of(policy: Policy, asked: Asked) -> Verdict:
     """Judge the question as the engine does."""
     if asked.row is None:
         return REFUSED
-    kind = special.find(asked.name)
-    if kind and (kind is special.Special.EMPTY or not policy.zone(asked.name)):
+    if answer.answered_here(policy, asked.name):
         return Verdict(Action.LOCAL, asked.row.group)
     return decide(policy, asked.row, asked.name, asked.wall)
 
 
 def goes_upstream(policy: Policy, name: Name, qtype: int) -> bool:
     """Tell whether the question is one that an upstream is ever asked."""
-    kind = special.find(name)
-    is_local = kind is not None and (kind is special.Special.EMPTY or not policy.zone(name))
-    return not is_local and qtype not in codes.META and qtype != codes.ANY
+    return not answer.answered_here(policy, name) and qtype not in codes.META and qtype != codes.ANY
 
 
 def chain_verdict(policy: Policy, asked: Asked, verdict: Verdict, entry: Entry) -> Verdict:
@@ -138,7 +135,7 @@ def _exemption(policy: Policy, exemption: Exemption, wall: float) -> Json:
 def _kept(policy: Policy, verdict: Verdict) -> int | None:
     """For how many seconds a device may go on using the answer; None: as long as upstream's TTL says."""
     if verdict.action in (Action.BLOCKED, Action.LOCAL):
-        return policy.blocking.ttl if verdict.valid_s is None else min(policy.blocking.ttl, verdict.valid_s)
+        return answer.ttl_of(verdict, policy.blocking)
     return verdict.valid_s
 
 
@@ -148,6 +145,6 @@ def _answer(policy: Policy, asked: Asked, verdict: Verdict, query: Query) -> str
         return build.response(query, codes.REFUSED).hex()
     if verdict.action is Action.BLOCKED:
         return answer.blocked(query, verdict, policy.blocking).hex()
-    if verdict.action is Action.LOCAL and (kind := special.find(asked.name)):
+    if verdict.action is Action.LOCAL and (kind := answer.answered_here(policy, asked.name)):
         return answer.local(query, kind, policy.blocking.ttl).hex()
     return None

@@ -60,7 +60,7 @@ class Forwarder:
         self._attempts: set[_Attempt] = set()
         self._sweep: asyncio.TimerHandle | None = None
         self._outbox: list[tuple[Reply, bytes]] = []
-        self._probes: dict[Exchange[Any], bool] = {}  # all True; the oldest first
+        self._probes: set[Exchange[Any]] = set()
         self.groups: Sequence[UpstreamGroup] = ()
 
     def configure(self, timeout_s: float, deadline_s: float) -> None:
@@ -98,7 +98,8 @@ class Forwarder:
     def on_response(self, exchange: Exchange[tuple[_Attempt, Upstream]], octets: bytes) -> None:
         """Take a response over UDP."""
         attempt, upstream = exchange.purpose
-        is_probe = self._probes.pop(exchange, False)
+        is_probe = exchange in self._probes
+        self._probes.discard(exchange)
         if is_probe and attempt not in self._attempts:
             upstream.answered(self._now() - exchange.since)  # it is back; the question was answered by another
         elif not (attempt.forward.by_tcp and octets[2] & codes.TC):  # that much is known already
@@ -107,7 +108,8 @@ class Forwarder:
     def on_refused(self, exchange: Exchange[tuple[_Attempt, Upstream]]) -> None:
         """Nobody listens there."""
         attempt, upstream = exchange.purpose
-        if self._probes.pop(exchange, False):
+        if exchange in self._probes:
+            self._probes.discard(exchange)
             upstream.failed("unreachable", self._now(), counts_against=True)
         else:
             self._take_failure(attempt, upstream, "unreachable")
@@ -138,24 +140,26 @@ class Forwarder:
             attempt.given_up = (*attempt.given_up, upstream)
 
     def _send(self, attempt: _Attempt, upstream: Upstream, now: float) -> bool:
-        rest, question = _query(attempt.forward)
-        upstream.queries += 1
-        try:
-            exchange = upstream.pool.send(rest, question, (attempt, upstream), now)
-        except OSError:
-            upstream.failed("unreachable", now, counts_against=True)
-            return False
-        attempt.exchanges.append((upstream, exchange))
-        return True
+        exchange = self._exchange(attempt, upstream, now)
+        if exchange is not None:
+            attempt.exchanges.append((upstream, exchange))
+        return exchange is not None
 
     def _probe(self, attempt: _Attempt, upstream: Upstream, now: float) -> None:
         """Ask an upstream that is down the same question: its answer counts, nobody waits for it."""
+        exchange = self._exchange(attempt, upstream, now)
+        if exchange is not None:
+            self._probes.add(exchange)
+
+    def _exchange(self, attempt: _Attempt, upstream: Upstream, now: float) -> Exchange[Any] | None:
+        """Send the question; None where it cannot be sent, which is noted."""
         rest, question = _query(attempt.forward)
         upstream.queries += 1
         try:
-            self._probes[upstream.pool.send(rest, question, (attempt, upstream), now)] = True
+            return upstream.pool.send(rest, question, (attempt, upstream), now)
         except OSError:
             upstream.failed("unreachable", now, counts_against=True)
+            return None
 
     def _take_response(self, attempt: _Attempt, upstream: Upstream, since: float, octets: bytes) -> None:
         if attempt not in self._attempts:
@@ -220,7 +224,7 @@ class Forwarder:
                 self._note_silence(attempt, now)
                 self._try_next(attempt, now)
         for exchange in [each for each in self._probes if now >= each.since + self._timeout_s]:
-            del self._probes[exchange]
+            self._probes.discard(exchange)
             _attempt, upstream = exchange.purpose
             upstream.pool.forget(exchange)
             upstream.failed("timeout", now, counts_against=True)

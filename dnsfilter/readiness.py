@@ -14,13 +14,13 @@ from dnsfilter.core.policy import Action, Policy, decide
 from dnsfilter.core.wire import codes
 from dnsfilter.core.wire.framing import frame
 from dnsfilter.core.wire.query import parse
-from dnsfilter.engine.interface import Engine
+from dnsfilter.engine.interface import PROBE_NAME, Engine
 from dnsfilter.explain import question
 from dnsfilter.settings import Endpoint, ListState
 from dnsfilter.workers import endpoint_text
 
 PROBE_S = 5.0
-_PROBE = bytes.fromhex("0000 0100 0001 0000 0000 0000") + b"\x05probe\x09dnsfilter\x07invalid\0" + b"\0\x10\0\3"
+_PROBE = bytes.fromhex("0000 0100 0001 0000 0000 0000") + PROBE_NAME + b"\0\x10\0\3"
 MOST_CLIENTS = 4  # asked as, of one group
 
 

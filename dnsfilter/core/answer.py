@@ -1,7 +1,8 @@
 """A verdict and a query to the octets of a response. Knows no lists, no cache."""
 
+from dnsfilter.core import special
 from dnsfilter.core.clients import Style
-from dnsfilter.core.policy import CANARY, Blocking, Verdict
+from dnsfilter.core.policy import CANARY, Blocking, Policy, Verdict
 from dnsfilter.core.special import Special
 from dnsfilter.core.wire import build, codes
 from dnsfilter.core.wire.query import Query
@@ -33,9 +34,25 @@ def soa_record(ttl: int) -> bytes:
     return b"".join((_SOA_START, seconds, len(rdata).to_bytes(2, "big"), rdata))
 
 
+def answered_here(policy: Policy, name: bytes) -> Special | None:
+    """Return how a name (folded) is answered here, None where it is not: at and below a `forward` zone, say.
+
+    resolver.arpa is never forwarded (RFC 9462 section 6.4).
+    """
+    kind = special.find(name)
+    if kind is None or kind is Special.EMPTY or not policy.zone(name):
+        return kind
+    return None
+
+
+def ttl_of(verdict: Verdict, blocking: Blocking) -> int:
+    """Return the TTL in seconds of an answer of our own: no longer than the verdict holds."""
+    return blocking.ttl if verdict.valid_s is None else min(blocking.ttl, verdict.valid_s)
+
+
 def blocked(query: Query, verdict: Verdict, blocking: Blocking) -> bytes:
     """Answer a blocked question, whether its own name was blocked or one of its chain."""
-    ttl = blocking.ttl if verdict.valid_s is None else min(blocking.ttl, verdict.valid_s)
+    ttl = ttl_of(verdict, blocking)
     text = blocking.text if blocking.text is not None and verdict.list_name != CANARY else verdict.list_name
     opt = build.opt(query, options=build.ede(codes.EDE_BLOCKED, text)) if query.edns else b""
     if verdict.style is Style.REFUSED:

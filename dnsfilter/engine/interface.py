@@ -40,6 +40,7 @@ class Outcome:
     cache: str  # hit, miss, or empty where no cache was asked
 
 
+PROBE_NAME = b"\x05probe\x09dnsfilter\x07invalid\0"  # asked in class CH by readiness checks
 PROBE_OUTCOME = 0  # number of the outcome of probes: they are not counted
 
 

@@ -11,17 +11,17 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from dnsfilter.core import answer, special
+from dnsfilter.core import answer
 from dnsfilter.core.cache import Cache, ChainError, Entry, Limits, from_response, key
 from dnsfilter.core.clients import ClientRow, address
 from dnsfilter.core.policy import REFUSED, Action, Policy, Verdict, decide, decide_chain, judge, limited
-from dnsfilter.core.special import Special
 from dnsfilter.core.wire import build, codes, response
 from dnsfilter.core.wire.framing import MAX_MESSAGE
 from dnsfilter.core.wire.query import BadQuery, NotAQuery, Query, parse
 from dnsfilter.engine.datagrams import Datagrams
 from dnsfilter.engine.interface import (
     DURATIONS,
+    PROBE_NAME,
     PROBE_OUTCOME,
     Answered,
     Clock,
@@ -42,7 +42,6 @@ log = logging.getLogger(__name__)
 CLIENTS_KNOWN = 65_536  # addresses whose row is remembered
 WAITERS_PER_QUESTION = 10  # on average; bounds what waits in all
 
-PROBE = b"\x05probe\x09dnsfilter\x07invalid\0"  # asked in class CH by readiness checks, and not counted
 PROBED = Transport.PROBE
 
 _REJECTED = {codes.SERVFAIL: "servfail", codes.REFUSED: "refused"}
@@ -179,7 +178,7 @@ class PureEngine:
         """Answer what needs no upstream, else return the verdict and the key with which to ask one."""
         policy, edns, cache = self._policy, query.edns, ""
         verdict: Verdict | None = None
-        if query.qclass != codes.IN and query.name == PROBE:
+        if query.qclass != codes.IN and query.name == PROBE_NAME:
             transport, octets = PROBED, build.response(query, codes.REFUSED)
         elif row is None:
             verdict, octets = REFUSED, build.response(query, codes.REFUSED)
@@ -188,7 +187,7 @@ class PureEngine:
             return Answered(build.response(query, error), self._outcome(transport, client, error))
         elif query.qclass != codes.IN:
             octets = build.response(query, codes.REFUSED)
-        elif (kind := special.find(query.name)) and (kind is Special.EMPTY or not policy.zone(query.name)):
+        elif kind := answer.answered_here(policy, query.name):
             verdict = Verdict(Action.LOCAL, row.group)
             octets = answer.local(query, kind, policy.blocking.ttl)
         else:
