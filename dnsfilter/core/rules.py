@@ -35,11 +35,19 @@ class Rules:
     exact: list[Name] = field(default_factory=list)  # block this name alone
     suffix: list[Name] = field(default_factory=list)  # block it and all names below
     below: list[Name] = field(default_factory=list)  # block the names below it only
+    allow_exact: list[Name] = field(default_factory=list)  # this list does not block this name,
+    allow_suffix: list[Name] = field(default_factory=list)  # nor the names below it,
+    allow_below: list[Name] = field(default_factory=list)  # or those below it only, whatever it says of names above
     skipped: list[Skipped] = field(default_factory=list)  # the first SKIPPED_KEPT
     skipped_count: int = 0
 
     def __len__(self) -> int:
-        return len(self.exact) + len(self.suffix) + len(self.below)
+        return sum(map(len, (*self.blocked, self.allow_exact, self.allow_suffix, self.allow_below)))
+
+    @property
+    def blocked(self) -> tuple[list[Name], list[Name], list[Name]]:
+        """The names that block, by what they cover."""
+        return self.exact, self.suffix, self.below
 
     def skip(self, line: int, text: str, reason: str) -> None:
         """Count a line that is no rule, and keep its reason while there is room."""
