@@ -17,17 +17,17 @@ COPY . .
 # --copies: the final stage gives this interpreter, and not the system's, the right to bind port 53.
 RUN python -m pip --no-cache-dir wheel --no-deps --wheel-dir /wheel . \
  && python -m venv --copies /opt/dnsfilter \
- && /opt/dnsfilter/bin/python -m pip --no-cache-dir install /wheel/*.whl \
+ && /opt/dnsfilter/bin/python -m pip --no-cache-dir install "$(echo /wheel/*.whl)[signatures]" \
  && /opt/dnsfilter/bin/python -m pip uninstall --yes pip setuptools
 
 FROM python:3.11-slim-bookworm
 COPY --from=builder /opt/dnsfilter /opt/dnsfilter
-# tzdata: exemptions start and end in local time.
+# tzdata: exemptions start and end in local time. ca-certificates: the authorities that remote lists are checked against.
 # setcap: --cap-add alone gives nothing to a process that is not root, the capability must stand on the file.
 # With --security-opt no-new-privileges it does not count: then lower net.ipv4.ip_unprivileged_port_start on the host.
 # The user has a fixed number, so that a volume keeps its owner over upgrades.
 RUN apt-get update \
- && apt-get install -y --no-install-recommends tzdata libcap2-bin \
+ && apt-get install -y --no-install-recommends ca-certificates tzdata libcap2-bin \
  && rm -rf /var/lib/apt/lists/* \
  && setcap cap_net_bind_service=+ep /opt/dnsfilter/bin/python \
  && groupadd --gid 10001 dnsfilter \

@@ -15,11 +15,12 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from dnsfilter import __version__
+from dnsfilter import __version__, admission
+from dnsfilter.admission import Admitted, Source
 from dnsfilter.config import lint
 from dnsfilter.config.load import Loaded, load
 from dnsfilter.config.prefixes import Prefixes
-from dnsfilter.config.problems import ConfigError, Places, Problem
+from dnsfilter.config.problems import ConfigError, Problem
 from dnsfilter.config.schema import DEFAULT_GROUP, Config, Group
 from dnsfilter.config.sets import expand
 from dnsfilter.config.values import Address
@@ -28,11 +29,11 @@ from dnsfilter.core.exemptions import Exemption
 from dnsfilter.core.index import Builder, Chunk, Index
 from dnsfilter.core.names import to_text
 from dnsfilter.core.policy import CANARY, Policy
-from dnsfilter.core.rules import Match, Rules
+from dnsfilter.core.rules import Rules
 from dnsfilter.core.special import CANARIES
-from dnsfilter.lists import formats, source
+from dnsfilter.lists import source
 from dnsfilter.lists.errors import BadList
-from dnsfilter.lists.source import file_stamp
+from dnsfilter.lists.store import Store
 from dnsfilter.settings import Endpoint, ListState, Request, Settings
 from dnsfilter.snapshot import IN_FORCE, BadSnapshot, Head, Reader, policy_of, write
 
@@ -47,40 +48,20 @@ PRIVATE = (
 
 
 @dataclass(slots=True)
-class Source:
-    """The octets of one list, and how to read them."""
-
-    name: str
-    where: str
-    path: Path | None
-    format: str
-    match: Match
-    mode: str
-    octets: bytes
-    modified_at: float = 0.0
-    stamp: str = ""
-    sha256: str = ""
-
-    def __post_init__(self) -> None:
-        self.sha256 = hashlib.sha256(self.octets).hexdigest()
-
-
-@dataclass(slots=True)
 class Inputs:
     """Everything that was read: configuration and lists, not parsed yet."""
 
     request: Request
     loaded: Loaded
     sources: list[Source]
-    unread: dict[str, str]  # lists that could not be read, and why
+    store: Store
     upstreams: tuple[Endpoint, ...]
-    read_at: float
     hash: str = field(init=False)
 
     def __post_init__(self) -> None:
         given = self.request
         parts = [__version__, self.loaded.text, f"{given.config} {given.listen} {given.upstream}", str(self.upstreams)]
-        parts += [f"{each.name} {each.where} {each.sha256}" for each in self.sources]
+        parts += [admission.guards().version, *(each.inputs for each in self.sources)]
         self.hash = hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
@@ -98,27 +79,35 @@ class Built:
 
 
 class ListErrors(Exception):
-    """Lists that must be refused; the reasons by list."""
+    """Lists that must be refused, with nothing to put in their place; the reasons by list."""
 
-    def __init__(self, reasons: dict[str, str], places: Places) -> None:
-        super().__init__(
-            "\n".join(f"{places.place('lists', name)}list '{name}': {why}" for name, why in reasons.items())
-        )
+    def __init__(self, reasons: dict[str, str], loaded: Loaded) -> None:
+        super().__init__(admission.placed(loaded, reasons))
         self.reasons = reasons
 
 
 def read(request: Request) -> Inputs:
     """Read configuration and lists. Raises ConfigError."""
-    builtin = source.builtin()
+    loaded = configuration(request)
+    found = upstreams(loaded, Path(request.resolv_conf))
+    store = Store(state_of(loaded, request))
+    return Inputs(request, loaded, admission.gather(loaded, request, store, time.time()), store, found)
+
+
+def configuration(request: Request) -> Loaded:
+    """Read the configuration alone. Raises ConfigError."""
     path = None if request.config is None else Path(request.config)
-    loaded = load(path, builtin=builtin, text=request.text, listen=request.listen, upstream=request.upstream)
-    upstreams = _upstreams(loaded, Path(request.resolv_conf))
-    reasons: dict[str, str] = {}
-    sources = list(_sources(loaded, reasons))
-    return Inputs(request, loaded, sources, reasons, upstreams, time.time())
+    builtin = source.builtin()
+    return load(path, builtin=builtin, text=request.text, listen=request.listen, upstream=request.upstream)
 
 
-def _upstreams(loaded: Loaded, resolv_conf: Path) -> tuple[Endpoint, ...]:
+def state_of(loaded: Loaded, request: Request) -> Path:
+    """Return the state directory of whoever asks."""
+    return loaded.config.state if request.state is None else Path(request.state)
+
+
+def upstreams(loaded: Loaded, resolv_conf: Path) -> tuple[Endpoint, ...]:
+    """Return the resolvers to ask: as configured, else the system's. Raises ConfigError."""
     config = loaded.config
     if config.upstreams is not None:
         return tuple((each.host, each.port) for each in config.upstreams)
@@ -148,69 +137,41 @@ def _upstreams(loaded: Loaded, resolv_conf: Path) -> tuple[Endpoint, ...]:
     return tuple(found)
 
 
-def used_lists(loaded: Loaded) -> tuple[str, ...]:
-    """Return every list that is configured or that a group or an exemption names, built-in ones last."""
-    config = loaded.config
-    wanted = [name for name, entry in config.lists.items() if not entry.is_set]
-    for group in config.groups.values():
-        wanted += expand(config, loaded.builtin, (*group.block, *group.only, *group.allow_lists))
-    for exemption in config.exemptions.entries:
-        wanted += expand(config, loaded.builtin, exemption.lists)
-    return tuple(dict.fromkeys(wanted))
-
-
-def _sources(loaded: Loaded, reasons: dict[str, str]) -> Iterator[Source]:
-    """Read each list's octets; why one cannot be read goes into `reasons`."""
-    builtin = source.builtin()
-    for name in used_lists(loaded):
-        try:
-            if (entry := loaded.config.lists.get(name)) is None:
-                path = builtin[name].path
-                yield _file_source(name, "built-in", path, "domains", Match.SUFFIX, "enforce")
-            elif entry.file is not None:
-                match = entry.match or formats.default_match(entry.format)
-                yield _file_source(name, f"file {entry.file}", entry.file, entry.format, match, entry.mode)
-            else:
-                octets = source.inline(to_text(each) for each in entry.domains or ())
-                match = entry.match or Match.SUFFIX
-                yield Source(name, "configuration", None, "domains", match, entry.mode, octets)
-        except BadList as error:
-            reasons[name] = str(error)
-
-
-def _file_source(name: str, where: str, path: Path, format_name: str, match: Match, mode: str) -> Source:
-    before = file_stamp(path)
-    octets = source.read_file(path)
-    return Source(name, where, path, format_name, match, mode, octets, path.stat().st_mtime, before)
-
-
 def build(inputs: Inputs) -> Built:
     """Build the policy. Raises ListErrors."""
     config = inputs.loaded.config
     builder = Builder(protected=frozenset(config.protected))
-    states, reasons = [], dict(inputs.unread)
+    states: list[ListState] = []
+    warnings = [str(problem) for problem in lint.warnings(inputs.loaded)]
+    reasons: dict[str, str] = {}
     for number, each in enumerate(inputs.sources):
         try:
-            rules = formats.parse(each.octets, each.format, each.match)
+            found = admission.admit(each, inputs.request, inputs.store)
         except BadList as error:
             reasons[each.name] = str(error)
             continue
-        builder.block(number, rules)
-        states.append(_state(each, rules, inputs.read_at))
+        builder.block(number, found.rules)
+        states.append(_state(found))
+        warnings += found.warnings
     if reasons:
-        raise ListErrors(reasons, inputs.loaded.places)
+        raise ListErrors(reasons, inputs.loaded)
     names = (*(each.name for each in inputs.sources), CANARY)
     builder.block(len(names) - 1, Rules(suffix=list(CANARIES)))
     for number, group in enumerate(config.groups.values()):
         builder.allow(number, group.allow_names)
-    warnings = [str(problem) for problem in lint.warnings(inputs.loaded)]
+    if not inputs.store.is_readable():
+        warnings.append("the copies of lists in the state directory are not readable for this user, and count as none")
     warnings += _allowed_again(inputs.loaded, builder, names)
     chunks = list(builder.chunks())
     if unblocked := [name for name in builder.unblocked if name not in CANARIES]:
         shown = ", ".join(map(to_text, unblocked[:5]))
         warnings.append(f"{len(unblocked)} listed names are not blocked because of `protected`: {shown}")
     policy = _policy(inputs, names)
-    content = {"read": [(s.name, s.sha256, s.format, s.match) for s in states], "by": __version__, "policy": policy}
+    content = {
+        "read": [(s.name, s.sha256, s.format, s.match) for s in states],
+        "by": (__version__, admission.guards().version),
+        "policy": policy,
+    }
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     head = Head(
         inputs=inputs.hash,
@@ -238,24 +199,28 @@ def _allowed_again(loaded: Loaded, builder: Builder, names: tuple[str, ...]) -> 
                 yield f"{place}group '{name}': allow: {to_text(allowed)} is on {taken}, and not blocked for this group"
 
 
-def _state(each: Source, rules: Rules, read_at: float) -> ListState:
-    names = rules.suffix or rules.exact or rules.below
+def _state(each: Admitted) -> ListState:
+    origin, rules = each.source, each.rules
+    names = rules.suffix or rules.exact or [b"\1x" + name for name in rules.below]
     step = max(1, len(names) // SAMPLES)
     return ListState(
-        name=each.name,
-        source=each.where,
-        path="" if each.path is None or each.where == "built-in" else str(each.path),
-        stamp=each.stamp,
-        format=each.format,
-        match=each.match,
-        mode=each.mode,
+        name=origin.name,
+        source=origin.where,
+        path=str(origin.path) if origin.kind == "file" else "",
+        stamp=origin.stamp,
+        format=origin.format,
+        match=origin.match or "as written",
+        mode=origin.mode,
         sha256=each.sha256,
         entries=len(rules),
         skipped_lines=rules.skipped_count,
         skipped=tuple(f"line {s.line}: {s.reason}: {s.text}" for s in rules.skipped[:SKIPPED_SHOWN]),
         samples=tuple(to_text(name) for name in names[::step][:SAMPLES]),
-        read_at=read_at,
-        modified_at=each.modified_at or read_at,
+        checked_at=each.checked_at,
+        changed_at=each.changed_at,
+        dated=each.dated,
+        problem=each.problem,
+        refresh_s=origin.config.refresh_s if origin.kind == "url" and origin.config else 0.0,
     )
 
 
@@ -378,19 +343,21 @@ def _child() -> int:
 
 def _snapshot(request: Request) -> dict[str, Any]:
     inputs = read(request)
-    state = inputs.loaded.config.state if request.state is None else Path(request.state)
+    state = state_of(inputs.loaded, request)
     current = state / IN_FORCE
-    if not inputs.unread and _is_built_from(current, inputs.hash):
-        return {"snapshot": str(current)}
-    built = build(inputs)
+    checked_at = {each.name: each.checked_at for each in inputs.sources if each.octets is not None}
+    if _is_built_from(current, inputs.hash):
+        return {"snapshot": str(current), "checked_at": checked_at}
     fresh = state / f"{os.getpid()}.snapshot"
     try:
         state.mkdir(mode=0o750, parents=True, exist_ok=True)
+        built = build(inputs)
         write(fresh, built.head, built.chunks)
+        inputs.store.tidy([each.kept for each in inputs.sources if each.kept is not None])
     except OSError as error:
         remedy = "give this user the directory, or write another one: state: DIR"
         return {"error": f"{error.filename or state}: {error.strerror}\n  {remedy}", "status": 1}
-    return {"snapshot": str(fresh)}
+    return {"snapshot": str(fresh), "checked_at": checked_at}
 
 
 def _is_built_from(path: Path, inputs: str) -> bool:

@@ -1,16 +1,19 @@
-"""Has a policy built in a child process, which may be slow and large without anybody waiting for it."""
+"""Has policies built and lists fetched in child processes, slow and large as that may be: nobody waits for it."""
 
 import asyncio
 import json
 import sys
-from dataclasses import asdict
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from dnsfilter.core.index import Index
 from dnsfilter.settings import Request
 from dnsfilter.snapshot import BadSnapshot, Head, Reader
 
 BUILD_S = 300.0  # a policy of a million names takes about two
+FETCH_S = 600.0  # without a word; each list has bounds of its own, and this is for a process that hangs
 
 
 class Refusal(Exception):
@@ -25,13 +28,21 @@ class Refusal(Exception):
         self.lists = lists or {}
 
 
-async def build(request: Request, *, is_nice: bool) -> Path:
-    """Build a snapshot and return its path. Raises Refusal.
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A snapshot that was built, or was there already."""
+
+    path: Path
+    checked_at: dict[str, float]  # when the sources of lists said what they do, seconds since the epoch
+
+
+async def build(request: Request, *, is_nice: bool) -> Built:
+    """Build a snapshot. Raises Refusal.
 
     is_nice: below the priority of a server that answers meanwhile.
     """
     try:
-        process = await _start()
+        process = await _start("build")
     except OSError as error:
         raise Refusal(f"the process that builds the policy cannot be started: {error}", 1) from None
     try:
@@ -53,15 +64,47 @@ async def build(request: Request, *, is_nice: bool) -> Path:
         raise Refusal(f"the process that builds the policy failed\n  {detail}", 1) from None
     if "error" in result:
         raise Refusal(result["error"], result["status"], result.get("lists", {}))
-    return Path(result["snapshot"])
+    return Built(Path(result["snapshot"]), result["checked_at"])
 
 
-async def _start() -> asyncio.subprocess.Process:
+async def fetch(request: Request, names: Iterable[str] | None, tell: Callable[[dict[str, Any]], None]) -> None:
+    """Fetch remote lists into the state directory; each thing that happens is told. Raises Refusal.
+
+    names: of the lists; None: all remote ones.
+    """
+    try:
+        process = await _start("fetch")
+    except OSError as error:
+        raise Refusal(f"the process that fetches lists cannot be started: {error}", 1) from None
+    assert process.stdin is not None  # noqa: S101
+    assert process.stdout is not None  # noqa: S101
+    try:
+        asked = {"request": asdict(request), "names": None if names is None else list(names)}
+        process.stdin.write(json.dumps(asked).encode())
+        process.stdin.close()
+        while line := await asyncio.wait_for(process.stdout.readline(), FETCH_S):
+            told = json.loads(line)
+            if "error" in told:
+                raise Refusal(told["error"], told["status"])
+            tell(told)
+        if await asyncio.wait_for(process.wait(), FETCH_S):
+            raise Refusal("the process that fetches lists failed; its own messages stand above", 1)
+    except TimeoutError:
+        raise Refusal(f"the process that fetches lists has said nothing for {FETCH_S:.0f} s", 1) from None
+    except ValueError:
+        raise Refusal("the process that fetches lists said something that is no JSON", 1) from None
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def _start(module: str) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", "-m", "dnsfilter.build"),  # -P: nothing is imported from the working directory
+        *(sys.executable, "-P", "-m", f"dnsfilter.{module}"),  # -P: nothing is imported from the working directory
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE if module == "build" else None,
     )
 
 

@@ -1,4 +1,8 @@
-"""The control socket: one line of JSON in, one out, for commands on the same machine. Knows no DNS octets."""
+"""The control socket, for commands on the same machine. Knows no DNS octets.
+
+One line of JSON in, one out. A command that takes its time may send lines of progress before: those
+with the key `progress`.
+"""
 
 import asyncio
 import fcntl
@@ -20,7 +24,8 @@ MOST_OCTETS = 64 * 1024  # of a request
 REQUEST_S = 10.0  # to send one
 
 Json = dict[str, Any]
-Command = Callable[[Json], Awaitable[Json]]
+Tell = Callable[[Json], None]  # sends a line of progress
+Command = Callable[[Json, Tell], Awaitable[Json]]
 
 
 class StateInUse(Exception):
@@ -37,6 +42,8 @@ def lock(state: Path) -> TextIO:
         raise StateInUse(f"{state} is too long a path for a socket in it\n  write a shorter one: state: DIR")
     state.mkdir(mode=0o750, parents=True, exist_ok=True)
     file = (state / LOCK).open("a+", encoding="ascii")
+    if os.geteuid() == 0:  # a command that root runs must not keep the service out
+        os.fchown(file.fileno(), state.stat().st_uid, state.stat().st_gid)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -80,7 +87,12 @@ class ControlServer:
         try:
             async with asyncio.timeout(REQUEST_S):
                 line = await reader.readline()
-            writer.write(json.dumps(await self._answer(line)).encode() + b"\n")
+
+            def tell(progress: Json) -> None:
+                if not writer.is_closing():
+                    writer.write(json.dumps({"progress": progress}).encode() + b"\n")
+
+            writer.write(json.dumps(await self._answer(line, tell)).encode() + b"\n")
             await writer.drain()
         except (OSError, ValueError, RecursionError, TimeoutError):
             log.debug("a control connection broke off", exc_info=True)
@@ -89,20 +101,20 @@ class ControlServer:
             with suppress(OSError):
                 await writer.wait_closed()
 
-    async def _answer(self, line: bytes) -> Json:
+    async def _answer(self, line: bytes, tell: Tell) -> Json:
         try:
             request = json.loads(line)
             command = self._commands[request["command"]]
         except (KeyError, TypeError, ValueError, RecursionError):
             return {"error": f"a request is a line of JSON whose command is one of {', '.join(self._commands)}"}
         try:
-            return await command(request)
+            return await command(request, tell)
         except Exception as error:
             log.exception("command %s failed", request["command"])
             return {"error": f"internal error: {error}"}
 
 
-def request(state: Path, document: Json, timeout_s: float = 300.0) -> Json:
+def request(state: Path, document: Json, timeout_s: float = 300.0, on_progress: Tell = lambda _progress: None) -> Json:
     """Send a command to the server that runs on this state directory. Raises NoServer."""
     path = state / SOCKET
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
@@ -111,7 +123,10 @@ def request(state: Path, document: Json, timeout_s: float = 300.0) -> Json:
             sock.connect(str(path))
             sock.sendall(json.dumps(document).encode() + b"\n")
             with sock.makefile("rb") as file:
-                answer: Json = json.loads(file.readline())
+                answer: Json = {"progress": {}}
+                while "progress" in answer:
+                    on_progress(answer["progress"])
+                    answer = json.loads(file.readline())
         except PermissionError:
             raise NoServer(f"{path} is not open to this user\n  run the command as the server's user") from None
         except (OSError, ValueError):

@@ -9,7 +9,7 @@ from http import HTTPStatus
 
 from dnsfilter import __version__, explain, readiness, workers
 from dnsfilter.admin import Page, Pages, Server, json_page
-from dnsfilter.control import Command, Json
+from dnsfilter.control import Command, Json, Tell
 from dnsfilter.core.cache import ChainError, Limits, from_response
 from dnsfilter.core.names import from_text
 from dnsfilter.core.policy import CANARY, ONLY
@@ -18,6 +18,7 @@ from dnsfilter.engine.interface import Answered, Clock, Engine, Forward
 from dnsfilter.forward import Forwarder
 from dnsfilter.listen.stream import StreamListeners
 from dnsfilter.observe import metrics
+from dnsfilter.refreshing import Refresher
 from dnsfilter.reloading import Reloader
 from dnsfilter.settings import Endpoint
 from dnsfilter.upstream.group import BUCKETS, REASONS, Upstream
@@ -38,6 +39,7 @@ class Operations:
     engine: Engine
     forwarder: Forwarder
     streams: StreamListeners
+    refresher: Refresher
     reloader: Reloader
     listeners: Sequence[Listener]
     admin: Mapping[str, Server]
@@ -52,7 +54,7 @@ class Operations:
 
     def commands(self) -> dict[str, Command]:
         """Return the commands of the control socket."""
-        return {"status": self._status, "reload": self._reload, "explain": self._explain}
+        return {"status": self._status, "reload": self._reload, "update": self._update, "explain": self._explain}
 
     async def _reasons(self) -> list[str]:
         """Return why the service is not ready; empty when it is."""
@@ -139,7 +141,7 @@ class Operations:
 
     # ---- commands ----
 
-    async def _status(self, _request: Json) -> Json:
+    async def _status(self, _request: Json, _tell: Tell) -> Json:
         reasons = await self._reasons()
         policy, reloader = self.engine.policy, self.reloader
         return {
@@ -160,12 +162,17 @@ class Operations:
                 {
                     "name": each.name,
                     "source": each.source,
+                    "format": each.format,
+                    "match": each.match,
                     "mode": each.mode,
                     "entries": each.entries,
                     "skipped_lines": each.skipped_lines,
+                    "skipped": each.skipped,
                     "checked_at": reloader.checked_at[each.name],
                     "changed_at": reloader.changed_at[each.name],
+                    "dated": each.dated,
                     "failures": reloader.failures[each.name],
+                    "problem": reloader.problems.get(each.name, ""),
                 }
                 for each in reloader.head.lists
             ],
@@ -178,10 +185,24 @@ class Operations:
             "connections": len(self.streams),
         }
 
-    async def _reload(self, _request: Json) -> Json:
+    async def _reload(self, _request: Json, _tell: Tell) -> Json:
         return await self.reloader.reload()
 
-    async def _explain(self, request: Json) -> Json:
+    async def _update(self, request: Json, tell: Tell) -> Json:
+        """Fetch remote lists now, all or those named, and put in force what came."""
+        names, accept = request.get("names"), request.get("accept", [])
+        known = {each.name: each for each in self.reloader.head.lists}
+        for name in [*(names or ()), *accept]:
+            if name not in known:
+                return {"error": f"there is no list '{name}' in force; lists are: {', '.join(known)}"}
+        for name in names or ():
+            if not known[name].refresh_s:
+                return {"error": f"list '{name}' is no remote list: {known[name].source}"}
+        if names is None and accept:
+            names = [name for name in accept if known[name].refresh_s]
+        return await self.refresher.update(names, accept, tell)
+
+    async def _explain(self, request: Json, _tell: Tell) -> Json:
         """Explain by the policy in force, and ask for the chain."""
         try:
             wall = time.time() if request["at"] is None else float(request["at"])

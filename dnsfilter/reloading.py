@@ -5,7 +5,7 @@ import logging
 import re
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,8 +20,6 @@ log = logging.getLogger(__name__)
 
 WATCH_S = 2.0  # a changed list is in force within 10 s: seen, seen again at rest, built
 RESTLESS = 3  # rounds for which a file that does not come to rest holds up the others
-MAX_SHRINK = 0.5  # of a list's rules, when its file changes by itself
-FEW_RULES = 10  # lists of fewer may shrink as they like
 
 _LEFT_OVER = re.compile(r"[0-9]+(\.[0-9]+)?\.(snapshot|partial)")  # as build and snapshot name their files
 Adopt = Callable[[Head, Index], Awaitable[int]]  # puts a policy in force and returns its generation
@@ -30,37 +28,66 @@ Adopt = Callable[[Head, Index], Awaitable[int]]  # puts a policy in force and re
 class Reloader:
     """The policy in force, what is known of its lists, and how the last reload went."""
 
-    def __init__(self, request: Request, head: Head, adopt: Adopt) -> None:
-        self._request = replace(request, state=head.settings.state)
+    def __init__(self, request: Request, built: child.Built, head: Head, adopt: Adopt) -> None:
+        self._request = replace(request, state=head.settings.state, keeps=True)
         self._adopt = adopt
         self._lock = asyncio.Lock()
         self._next: asyncio.Task[Json] | None = None
         self._running: asyncio.Task[Json] | None = None
         self._next_is_full = False
+        self._next_accept: set[str] = set()
         self._generation = 1
         self.head = head
         self.failures: Counter[str] = Counter()  # refusals by list
         self.checked_at: dict[str, float] = {}  # by list, seconds since the epoch
         self.changed_at: dict[str, float] = {}
-        self._contents: dict[str, str] = {}  # hashes, by list
-        self.degraded: dict[str, str] = {}  # reason to its text
-        self.is_successful = True
+        self._refused = ""  # why the last reload changed nothing at all
+        self._unusable: dict[str, str] = {}  # lists that it was for, and why
+        self.unfetched: dict[str, str] = {}  # remote lists whose last fetch failed, and why
         self.reloaded_at = time.time()
-        self._note_lists()
+        self._note_lists(head, built.checked_at)
+        self.failures.update(self.problems.keys())
 
-    def _note_lists(self) -> None:
-        for each in self.head.lists:
-            self.checked_at[each.name] = each.read_at
-            if self._contents.get(each.name) != each.sha256:
-                self._contents[each.name] = each.sha256
-                self.changed_at[each.name] = each.modified_at
+    @property
+    def problems(self) -> dict[str, str]:
+        """Why lists are not what their sources say now, by list."""
+        built = {each.name: each.problem for each in self.head.lists if each.problem}
+        return {**built, **self.unfetched, **self._unusable}
 
-    async def reload(self, *, is_full: bool = True) -> Json:
+    @property
+    def is_successful(self) -> bool:
+        """Whether the last reload took over all that is on this machine; remote lists come and go."""
+        return not self._refused and not any(each.problem for each in self.head.lists if not each.refresh_s)
+
+    @property
+    def degraded(self) -> dict[str, str]:
+        """What is not as it should be: reason to its text."""
+        found = {}
+        if self.problems:
+            found["list"] = "; ".join(f"list '{name}': {reason}" for name, reason in self.problems.items())
+        if self._refused and not self._unusable:
+            found["reload"] = self._refused
+        return found
+
+    def _note_lists(self, head: Head, checked_at: dict[str, float]) -> None:
+        before = {each.name: each.problem for each in self.head.lists}
+        self.head = head
+        self.unfetched = {each.name: self.unfetched[each.name] for each in head.lists if each.name in self.unfetched}
+        for each in head.lists:
+            is_said = each.name in checked_at and not each.problem
+            self.checked_at[each.name] = checked_at[each.name] if is_said else each.checked_at
+            self.changed_at[each.name] = each.changed_at
+            if each.problem and each.problem != before.get(each.name):
+                self.failures[each.name] += 1
+
+    async def reload(self, *, is_full: bool = True, accept: Iterable[str] = ()) -> Json:
         """Build anew and swap, or keep the old policy. At most one runs and one waits; others join that one.
 
         is_full: with the configuration as it stands now, else only its lists are read again.
+        accept: lists that are taken over however they have changed.
         """
         self._next_is_full = self._next_is_full or is_full
+        self._next_accept |= set(accept)
         if self._next is None:
             self._next = asyncio.get_running_loop().create_task(self._reload())
         return await asyncio.shield(self._next)
@@ -68,75 +95,67 @@ class Reloader:
     async def _reload(self) -> Json:
         async with self._lock:
             is_full, self._next_is_full = self._next_is_full, False
+            accept, self._next_accept = tuple(sorted(self._next_accept)), set()
             self._running, self._next = self._next, None
-            request = self._request
+            request = replace(self._request, is_meant=is_full, accept=accept)
             if not is_full:
                 request = replace(request, text=self.head.config_text)
             try:
-                told = await self._swap(request, is_full=is_full)
+                told = await self._swap(request)
             except child.Refusal as error:
-                return self._refused(error)
+                return self._refuse(error)
             except Exception as error:
                 log.exception("reload failed")
-                return self._refused(child.Refusal(f"internal error: {error!r}", 1))
+                return self._refuse(child.Refusal(f"internal error: {error!r}", 1))
             self.reloaded_at = time.time()
-            self.degraded.pop("list", None)
+            self._unusable = {}
             if is_full:  # lists alone say nothing of a configuration that was refused
-                self.degraded.pop("reload", None)
-            self.is_successful = "reload" not in self.degraded
+                self._refused = ""
             return {
                 "changes": told,
                 "warnings": list(self.head.warnings),
+                "problems": {each.name: each.problem for each in self.head.lists if each.problem},
                 "policy": {"hash": self.head.hash, "generation": self._generation},
             }
 
-    async def _swap(self, request: Request, *, is_full: bool) -> list[str]:
+    async def _swap(self, request: Request) -> list[str]:
         """Build, load and adopt a policy; return what it changes. Raises Refusal, with the old one in force."""
-        path = await child.build(request, is_nice=True)
+        built = await child.build(request, is_nice=True)
         try:
-            head = child.head_of(path)
+            head = child.head_of(built.path)
             if head is None:
                 raise child.Refusal("the policy that was built cannot be read", 1)
             if fixed := changes.needs_restart(self.head, head):
                 keys = ", ".join(fixed)
                 raise child.Refusal(f"a change of {keys} needs a restart; nothing else was taken over either", 1)
-            if not is_full:
-                self._judge_sizes(head)
             if head.inputs == self.head.inputs:
-                self.checked_at |= dict.fromkeys(self.checked_at, time.time())
+                self._note_lists(self.head, built.checked_at)
                 return []
-            head, index = await child.load(path)
-            keep(path)
+            index = None  # one that decides alike need not be loaded
+            if (head.hash, head.settings) != (self.head.hash, self.head.settings):
+                head, index = await child.load(built.path)
+            keep(built.path)
         finally:
-            if path.name != IN_FORCE:
-                path.unlink(missing_ok=True)
+            if built.path.name != IN_FORCE:
+                built.path.unlink(missing_ok=True)
         told = changes.between(self.head, head)
         for line in told:
             log.info("reload: %s", line)
-        self.head = head
-        self._note_lists()
-        self._generation = await self._adopt(head, index)
+        self._tell_problems(head)
+        self._note_lists(head, built.checked_at)
+        if index is not None:
+            self._generation = await self._adopt(head, index)
         return told
 
-    def _judge_sizes(self, head: Head) -> None:
-        """Hold back a list that lost most of its rules by itself: it may be half written. Raises Refusal."""
-        before = {each.name: each.entries for each in self.head.lists}
-        reasons = {
-            each.name: f"it shrank from {before[each.name]} rules to {each.entries}; `dnsfilter reload` takes that over"
-            for each in head.lists
-            if each.entries < before.get(each.name, 0) * MAX_SHRINK and before[each.name] >= FEW_RULES
-        }
-        if reasons:
-            text = "\n".join(f"list '{name}': {reason}" for name, reason in reasons.items())
-            raise child.Refusal(text, 1, reasons)
+    def _tell_problems(self, head: Head) -> None:
+        known = {(each.name, each.problem) for each in self.head.lists}
+        for each in head.lists:
+            if each.problem and (each.name, each.problem) not in known:
+                log.error("list '%s': %s", each.name, each.problem)
 
-    def _refused(self, error: child.Refusal) -> Json:
-        self.is_successful = False
+    def _refuse(self, error: child.Refusal) -> Json:
         self.failures.update(error.lists.keys())
-        if error.lists:
-            self.degraded["list"] = "; ".join(f"list '{name}': {reason}" for name, reason in error.lists.items())
-        else:
-            self.degraded["reload"] = str(error)
+        self._refused, self._unusable = str(error), dict(error.lists)
         log.error("reload refused, the old policy stays in force: %s", error)
         return {"error": str(error), "status": error.status}
 
@@ -156,7 +175,7 @@ class Reloader:
             stamps = {each.path: file_stamp(Path(each.path)) for each in self.head.lists if each.path}
             moved = {path for path, stamp in stamps.items() if judged.setdefault(path, stamp) != stamp}
             for each in self.head.lists:
-                if each.path not in moved and "list" not in self.degraded:
+                if each.path and each.path not in moved and not each.problem:
                     self.checked_at[each.name] = time.time()
             restless = {path for path in moved if before.get(path) != stamps[path]}
             before = stamps

@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Coroutine
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -22,6 +23,7 @@ from dnsfilter.engine.pure import Settings as EngineSettings
 from dnsfilter.forward import Forwarder
 from dnsfilter.listen.stream import CONNECTIONS, StreamListeners
 from dnsfilter.operations import ENGINE, Operations
+from dnsfilter.refreshing import Refresher
 from dnsfilter.reloading import Reloader, keep, sweep_out
 from dnsfilter.settings import Request, Settings
 from dnsfilter.snapshot import IN_FORCE, Head, policy_of
@@ -64,8 +66,7 @@ async def run(request: Request) -> None:
     if not preparing.done():
         preparing.cancel()
         return
-    head, index, opened = preparing.result()
-    service = Service(request, head, index, opened)
+    service = Service(request, *preparing.result())
     await service.start()
     if hung_up.is_set():
         service.reload()
@@ -121,11 +122,12 @@ class Opened:
         self.lock.close()
 
 
-async def _prepare(request: Request) -> tuple[Head, Index, Opened]:
+async def _prepare(request: Request) -> tuple[child.Built, Head, Index, Opened]:
     """Build the policy and open all addresses. Raises StartError."""
     path: Path | None = None
     try:
-        path = await child.build(request, is_nice=False)
+        built = await child.build(replace(request, keeps=True), is_nice=False)
+        path = built.path
         head, index = await child.load(path)
         logging.getLogger().setLevel(head.settings.log_level.upper())
         opened = Opened(head.settings)
@@ -140,13 +142,13 @@ async def _prepare(request: Request) -> tuple[Head, Index, Opened]:
     finally:
         if path is not None and path.name != IN_FORCE:
             path.unlink(missing_ok=True)
-    return head, index, opened
+    return built, head, index, opened
 
 
 class Service:
     """Everything that runs."""
 
-    def __init__(self, request: Request, head: Head, index: Index, opened: Opened) -> None:
+    def __init__(self, request: Request, built: child.Built, head: Head, index: Index, opened: Opened) -> None:
         settings = head.settings
         self._settings = settings
         self._opened = opened
@@ -164,13 +166,15 @@ class Service:
         self._forwarder = Forwarder(self._engine, settings.timeout_s, settings.deadline_s, now, time.time)
         most = min(CONNECTIONS, workers.descriptors() // 4)
         self._streams = StreamListeners(self._engine, self._ask, now, time.time, most)
+        reloader = Reloader(request, built, head, self._adopt)
         self._operations = Operations(
             config=request.config,
             now=now,
             engine=self._engine,
             forwarder=self._forwarder,
             streams=self._streams,
-            reloader=Reloader(request, head, self._adopt),
+            refresher=Refresher(request, reloader, now, time.time),
+            reloader=reloader,
             listeners=opened.listeners,
             admin=opened.admin,
         )
@@ -198,11 +202,14 @@ class Service:
             server.start(self._operations.pages())
         await self._control.start()
         self._spawn(reloader.watch())
+        self._spawn(self._operations.refresher.watch())
         self._spawn(self._operations.watch_readiness())
         self._spawn(self._sweep())
         loop.add_signal_handler(signal.SIGHUP, self.reload)
         for warning in reloader.head.warnings:
             log.warning("%s", warning)
+        for name, problem in reloader.problems.items():
+            log.error("list '%s': %s", name, problem)
         rules = sum(each.entries for each in reloader.head.lists)
         hash_ = reloader.head.hash
         log.info("dnsfilter %s, %s engine in one process: policy %s, %d rules", __version__, ENGINE, hash_, rules)

@@ -1,5 +1,6 @@
 """What a serving process is told besides the policy: plain values, as they stand in a snapshot."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 Endpoint = tuple[str, int]  # address and port
@@ -33,6 +34,9 @@ class Request:
     upstream: str | None = None
     resolv_conf: str = "/etc/resolv.conf"
     state: str | None = None  # where the server that asks keeps its state; None: as configured
+    keeps: bool = False  # whether last good copies of lists are written, and serve where a list is at fault
+    is_meant: bool = False  # whether an admin asked for it: files count as they stand, however they have changed
+    accept: Sequence[str] = ()  # lists whose content an admin takes over, however it has changed
 
 
 FIXED = ("state", "dns", "admin", "metrics", "max_concurrent", "cache_entries", "max_ttl", "max_negative_ttl")
@@ -54,5 +58,8 @@ class ListState:
     skipped_lines: int
     skipped: tuple[str, ...]  # "line N: reason: text", the first ones
     samples: tuple[str, ...]  # some of its names as text, for readiness checks
-    read_at: float  # seconds since the epoch
-    modified_at: float  # of the source
+    checked_at: float  # seconds since the epoch: when the source was last seen to be what is in force; 0: never
+    changed_at: float  # last change of its content; 0: never
+    dated: str = ""  # the date that its head states
+    problem: str = ""  # why something else than what the source says is in force
+    refresh_s: float = 0.0  # of a remote list; 0: none

@@ -25,7 +25,7 @@ from dnsfilter.settings import ListState, Settings
 
 IN_FORCE = "policy.snapshot"  # in the state directory: the one that serves, for the next start too
 
-_MAGIC = b"dnsfilter snapshot 1\n"
+_MAGIC = b"dnsfilter snapshot 2\n"
 _HEAD = struct.Struct("!Q32s")  # length and SHA-256 of the head
 _CHUNK = struct.Struct("!III16s")  # number of its pair, names, octets, BLAKE2b
 _END = 0xFFFFFFFF

@@ -25,6 +25,7 @@ from dnsfilter.core import special
 from dnsfilter.core.clients import Style, address
 from dnsfilter.core.names import from_text, to_text
 from dnsfilter.core.policy import Action, decide
+from dnsfilter.core.rules import Match
 from dnsfilter.engine.interface import DURATIONS, Counters
 from dnsfilter.lists import formats, source
 from dnsfilter.lists.errors import BadList
@@ -41,7 +42,9 @@ TEXTS: Mapping[str, str] = {
     for pattern in ("*.md", "docs/**/*.md", "bench/*.md")
     for path in sorted(ROOT.glob(pattern))
 }
-CONFIGURATION, LISTS, METRICS = (TEXTS[f"docs/{name}.md"] for name in ("configuration", "lists", "metrics"))
+CONFIGURATION, FORMATS, LISTS, METRICS = (
+    TEXTS[f"docs/{name}.md"] for name in ("configuration", "formats", "lists", "metrics")
+)
 BEFORE_EXEMPTIONS = datetime(2027, 5, 1, tzinfo=UTC).timestamp()
 
 
@@ -226,8 +229,10 @@ def _model(annotation: Any) -> tuple[type[BaseModel] | None, str]:
 
 KEY_ROWS = rows(CONFIGURATION, "key", "type", "default", "meaning")
 # What has to stand beside a key so that it can be tried.
+REMOTE = {"url": "https://lists.example/mine.txt"}
 BESIDE: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {"lists.NAME": {"file": "mine.txt"}, "groups.NAME": {"block": []}}
+    | {f"lists.NAME.{key}": REMOTE for key in ("refresh", "max_growth", "max_rejected")}
 )
 
 
@@ -239,7 +244,7 @@ def plain(text: str) -> Any:
 def with_key(key: str, value: str | None) -> Config:
     """Load a configuration in which `key` has this value; None: in which it is not written."""
     around, _, last = key.rpartition(".")
-    document: Any = dict(BESIDE.get(around, {}))
+    document: Any = dict(BESIDE.get(key) or BESIDE.get(around, {}))
     if value is not None:
         document[last] = plain(value)
     for part in reversed([part for part in around.split(".") if part]):
@@ -301,6 +306,7 @@ SOME_CHANGE = {
     "resolve.timeout": "1s",
     "resolve.deadline": "6s",
     "resolve.max_concurrent": "2000",
+    "resolve.bootstrap": "[192.0.2.54]",
     "cache.entries": "10",
     "cache.max_ttl": "30m",
     "cache.max_negative_ttl": "1m",
@@ -368,20 +374,69 @@ def test_a_moment_is_what_is_described(written: str, start: str, end: str) -> No
 FORMAT_ROWS = [
     (name, (codes(line) or [""])[0], outcome)
     for name in formats.FORMATS
-    for line, outcome in rows(section(LISTS, f"Format {name}"), "line", "what becomes of it")
+    for line, outcome in rows(section(FORMATS, f"Format {name}"), "line", "what becomes of it")
 ]
+GOOD = {
+    "domains": "good.example\n",
+    "hosts": "0.0.0.0 good.example\n",
+    "adblock": "||good.example^\n",
+    "dnsmasq": "local=/good.example/\n",
+    "rpz": "$ORIGIN rpz.example.\n@ SOA a.example. b.example. 1 2 3 4 5\ngood.example CNAME .\n",
+}
+OUTCOME = re.compile(r"(blocked|allowed): (?:all below ([^; ]+)|([^; ]+) (alone|and all below it))")
+
+
+def said_of(outcome: str) -> set[tuple[str, str, str]]:
+    """Return the rules that a cell tells: blocked or allowed, the part of the rules, the name."""
+    kinds = {"alone": "exact", "and all below it": "suffix", "": "below"}
+    return {(action, kinds[covers], below or name) for action, below, name, covers in OUTCOME.findall(outcome)}
+
+
+def rules_of(format_name: str, line: str) -> tuple[set[tuple[str, str, str]], list[str]]:
+    """Return what a line becomes in a list that has another rule, and the reasons of what is skipped."""
+    octets = (GOOD[format_name] + line + "\n").encode()
+    rules = formats.parse(octets, format_name, formats.default_match(format_name))
+    found = set()
+    for kind in ("exact", "suffix", "below"):
+        for action, part in (("blocked", kind), ("allowed", f"allow_{kind}")):
+            found |= {(action, kind, to_text(name)) for name in getattr(rules, part)}
+    return {each for each in found if each[2] != "good.example"}, [each.reason for each in rules.skipped]
 
 
 @pytest.mark.parametrize(("format_name", "line", "outcome"), FORMAT_ROWS, ids=[f"{f}: {t}" for f, t, _ in FORMAT_ROWS])
 def test_a_line_of_a_list_becomes_what_is_described(format_name: str, line: str, outcome: str) -> None:
-    good = {"domains": "good.example\n", "hosts": "0.0.0.0 good.example\n"}[format_name]
-    rules = formats.parse(f"{good}{line}\n".encode(), format_name, formats.default_match(format_name))
-    obeyed = re.search(r"obeyed: ([^;]+)", outcome)
-    skipped = re.search(r"skipped: `(.+)`$", outcome)
-    assert obeyed or skipped or outcome.startswith("ignored")
-    names = [to_text(name) for name in (*rules.exact, *rules.suffix)]
-    assert sorted(names) == sorted(["good.example", *(obeyed[1].split(", ") if obeyed else [])])
-    assert [each.reason for each in rules.skipped] == ([skipped[1]] if skipped else [])
+    said = said_of(outcome)
+    skipped = re.search(r"skipped: (`+)(.+)\1$", outcome)
+    assert said or skipped or outcome.startswith("ignored")
+    assert rules_of(format_name, line) == (said, [skipped[2].replace(r"\|", "|")] if skipped else [])
+
+
+@pytest.mark.parametrize("format_name", formats.FORMATS)
+def test_the_lines_of_a_format_are_described(format_name: str) -> None:
+    outcomes = [outcome for name, _, outcome in FORMAT_ROWS if name == format_name]
+    assert all(any(outcome.startswith(word) for outcome in outcomes) for word in ("blocked", "ignored", "skipped"))
+
+
+def test_what_a_name_covers_in_each_format_is_described() -> None:
+    said = {codes(name)[0]: covers for name, _, covers in rows(FORMATS, "format", "what it is", "a name covers")}
+    words = {Match.SUFFIX: "itself and all below; ", Match.EXACT: "itself; ", None: "what the line says"}
+    assert list(said) == list(formats.FORMATS)
+    assert all(said[each].startswith(words[formats.default_match(each)]) for each in formats.FORMATS)
+
+
+MODIFIERS = [
+    (modifier, becomes.partition(":")[0])
+    for cell, becomes in rows(FORMATS, "modifier", "what becomes of a rule with it")
+    for modifier in codes(cell)
+]
+
+
+@pytest.mark.parametrize(("modifier", "becomes"), MODIFIERS, ids=[modifier for modifier, _ in MODIFIERS])
+def test_a_modifier_does_what_is_described(modifier: str, becomes: str) -> None:
+    rule = {("blocked", "suffix", "app.example")}
+    said, skipped = rules_of("adblock", f"||app.example^${modifier}\n@@||app.example^")
+    assert bool(skipped) is (becomes == "skipped")
+    assert (said & rule == rule) is (becomes == "ignored" or modifier == "important")
 
 
 BAD_LISTS = {
@@ -395,13 +450,17 @@ BAD_LISTS = {
 
 
 def test_what_refuses_a_list_is_what_is_described() -> None:
-    said = {codes(message)[0] for _, message in rows(LISTS, "the file", "message") if codes(message)}
+    said = {codes(message)[0] for _, message in rows(FORMATS, "the file", "message")}
     found = set()
-    for octets in BAD_LISTS.values():
+    for format_name, octets in [
+        *(("domains", octets) for octets in BAD_LISTS.values()),
+        ("adblock", b"@@||a.example^\n"),
+    ]:
         with pytest.raises(BadList) as caught:
-            formats.parse(octets, "domains", formats.default_match("domains"))
+            formats.parse(octets, format_name, formats.default_match(format_name))
         found |= {each for each in said if str(caught.value).startswith(each.removesuffix(" ..."))}
     assert found == said
+    assert len(said) == len(BAD_LISTS)
 
 
 def test_the_built_in_lists_are_described() -> None:

@@ -32,21 +32,24 @@ ROOMS: dict[str, set[str]] = {
     "explain": {"core"},
     "snapshot": {"core", "settings"},
     "changes": {"settings", "snapshot"},
-    "build": {"config", "core", "lists", "settings", "snapshot"},
-    "child": {"core", "settings", "snapshot"},  # runs `build` in another process, and never imports it
+    "admission": {"config", "core", "lists", "settings"},
+    "build": {"admission", "config", "core", "lists", "settings", "snapshot"},
+    "fetch": {"build", "config", "core", "lists", "settings", "upstream"},
+    "child": {"core", "settings", "snapshot"},  # runs `build` and `fetch` in other processes, and never imports them
     "readiness": {"core", "engine", "explain", "settings", "workers"},  # asks as a client asks
     "reloading": {"changes", "child", "control", "core", "lists", "settings", "snapshot"},
+    "refreshing": {"child", "control", "reloading", "settings"},
     "operations": {
-        *("admin", "control", "core", "engine", "explain", "forward", "listen", "observe", "readiness", "reloading"),
-        *("settings", "upstream", "workers"),
+        *("admin", "control", "core", "engine", "explain", "forward", "listen", "observe", "readiness", "refreshing"),
+        *("reloading", "settings", "upstream", "workers"),
     },
     "service": {
-        *("admin", "child", "control", "core", "engine", "forward", "listen", "operations", "readiness", "reloading"),
-        *("settings", "snapshot", "upstream", "workers"),
+        *("admin", "child", "control", "core", "engine", "forward", "listen", "operations", "readiness", "refreshing"),
+        *("reloading", "settings", "snapshot", "upstream", "workers"),
     },
     "cli": {
-        *("build", "changes", "child", "config", "control", "core", "explain", "lists", "service", "settings"),
-        "snapshot",
+        *("admission", "build", "changes", "child", "config", "control", "core", "explain", "fetch", "lists"),
+        *("service", "settings", "snapshot"),
     },
     "__main__": {"cli"},
 }
@@ -88,13 +91,19 @@ THIRD_PARTIES: dict[str, set[str]] = {
     "pydantic": {"config"},
     "pydantic_core": {"config"},
     "prometheus_client": {"observe"},
+    "httpx": {"lists.download", "lists.https"},
+    "tenacity": {"lists.download"},
+    "cryptography": {"lists.signature"},
+    "publicsuffixlist": {"lists.guards"},
+    "rich": {"cli"},
     "dnslib": {"cli"},
+    "dns": {"lists.formats.rpz"},
     "uvloop": {"cli.run", "service"},
 }
 
 # Reading YAML costs memory and time: the process that answers does not load what reads it, nor the builder.
 SERVING = "service"
-NOT_SERVING = {"build", "config", "cli", "yaml", "pydantic", "dnslib"}
+NOT_SERVING = {"admission", "build", "fetch", "config", "cli", "yaml", "pydantic", "dnslib", "httpx", "rich"}
 
 
 def modules() -> Iterator[tuple[str, ast.Module]]:

@@ -17,13 +17,21 @@ def main(options: Namespace) -> int:
     told = _against_running(Path(head.settings.state), head)
     if options.json:
         lists = [
-            {"name": each.name, "entries": each.entries, "skipped_lines": each.skipped_lines, "skipped": each.skipped}
+            {
+                "name": each.name,
+                "entries": each.entries,
+                "skipped_lines": each.skipped_lines,
+                "skipped": each.skipped,
+                "problem": each.problem,
+            }
             for each in head.lists
         ]
         dump({"hash": head.hash, "warnings": head.warnings, "lists": lists, "changes": told})
         return 0
     for each in head.lists:
         say(f"list '{each.name}' ({each.source}): {each.entries} entries, {each.skipped_lines} lines skipped")
+        if each.problem:
+            say(f"  warning: {each.problem}")
         for line in each.skipped:
             say(f"  {line}")
     for warning in head.warnings:

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 from dnslib import QTYPE, DNSRecord
 
 from dnsfilter import build, control, explain
+from dnsfilter.admission import Source
 from dnsfilter.cli.output import build_all, complain, dump, moment, say, state_of
 from dnsfilter.config import times
 from dnsfilter.config.load import load
@@ -66,8 +67,10 @@ def _offline(options: Namespace, name: Name, qtype: int, wall: float | None) -> 
     policy = built.policy()
     asked = list(explain.ask(policy, name, qtype, options.client, time.time() if wall is None else wall))
     found = [explain.describe(policy, each, explain.verdict_of(policy, each)) for each in asked]
+    in_force = {each.name: each.sha256 for each in built.head.lists}
     for each in found:
-        each["rules"] = _rules(built.inputs, each, {})
+        each["rules"] = _rules(built.inputs, each, in_force)
+        each["about"] = _about(each["rules"])
     _print(options, found, None)
     return 0
 
@@ -88,6 +91,7 @@ def _live(options: Namespace, qtype: int, wall: float | None) -> int:
         inputs = None  # what it needs has gone since; the verdict stands without it
     for each in result["explained"]:
         each["rules"] = [] if inputs is None else _rules(inputs, each, result["sha256"])
+        each["about"] = _about(each["rules"])
     _print(options, result["explained"], result["upstream_answer"])
     return 0
 
@@ -102,14 +106,26 @@ def _rules(inputs: build.Inputs, found: control.Json, in_force: dict[str, str]) 
     for each in inputs.sources:
         if each.name not in found["lists"]:
             continue
-        is_changed = in_force.get(each.name, each.sha256) != each.sha256
-        for line in formats.find(each.octets, each.format, each.match, wanted):
-            place = f"{each.path}:{line.line}"
-            if each.path is None:
-                written = inputs.loaded.places.place("lists", each.name, "domains", line.line - 1)
-                place = f"{written.file}:{written.line}"
+        sha256 = in_force.get(each.name, each.sha256)
+        octets = each.copy(sha256) or each.octets or b""
+        for line in formats.find(octets, each.format, each.match, wanted):
+            place, is_changed = _place(inputs, each, line.line), sha256 != each.sha256
             rules.append({"list": each.name, "place": place, "text": line.text, "changed_since": is_changed})
     return rules
+
+
+def _about(rules: list[control.Json]) -> list[str]:
+    """Return what the built-in lists among those that name the name do besides."""
+    builtin = source.builtin()
+    names = dict.fromkeys(rule["list"] for rule in rules if rule["list"] in builtin)
+    return [f"list '{name}', {builtin[name].title}; side effects: {builtin[name].side_effects}" for name in names]
+
+
+def _place(inputs: build.Inputs, each: Source, line: int) -> str:
+    if each.kind == "inline":
+        written = inputs.loaded.places.place("lists", each.name, "domains", line - 1)
+        return f"{written.file}:{written.line}"
+    return f"{each.path or each.where}:{line}"
 
 
 def _print(options: Namespace, explained: list[control.Json], upstream_answer: str | None) -> None:
@@ -144,6 +160,8 @@ def _print_one(found: control.Json) -> None:
         changed = " (the file has changed since)" if rule["changed_since"] else ""
         unused = "" if rule["list"] in found["group_lists"] else ", which this group does not use"
         say(f"  {rule['place']}: {rule['text']} (list '{rule['list']}'{unused}){changed}")
+    for about in found["about"]:
+        say(f"  {about}")
     for each in found["exemptions"]:
         lists = ", ".join(each["lists"])
         used = "; it lifted the block" if each["id"] == found["exemption"] else ""

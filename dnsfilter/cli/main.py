@@ -15,7 +15,7 @@ from dnsfilter import __version__
 DEFAULT_CONFIG = Path("/etc/dnsfilter/dnsfilter.yaml")
 
 # Commands that have a name already and no code yet.
-PLANNED = ("test", "update", "lists", "flush", "exemptions", "journal", "report", "init")
+PLANNED = ("test", "flush", "exemptions", "journal", "report", "init")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -40,6 +40,14 @@ def parser() -> argparse.ArgumentParser:
     status = _command(commands, "status", "the running server: ready or not, and why (exit 1: not ready)")
     _json(status)
 
+    update = _command(commands, "update", "fetch remote lists now; a list that fails keeps its last good copy (exit 1)")
+    update.add_argument("names", metavar="LIST", nargs="*", help="default: all remote lists")
+    accept = "take this list over as it is now, however it has changed; may be repeated"
+    update.add_argument("--accept", metavar="LIST", action="append", default=[], help=accept)
+    _json(update)
+
+    _lists(commands)
+
     explain = _command(commands, "explain", "the verdict on a name, and all that led to it")
     explain.add_argument("name", metavar="NAME")
     explain.add_argument("--client", metavar="ADDR", help="who asks; without it, each group is told")
@@ -57,6 +65,21 @@ def _command(
     command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
     command.add_argument("-c", "--config", metavar="FILE", help=f"default: $DNSFILTER_CONFIG, else {DEFAULT_CONFIG}")
     return command
+
+
+def _lists(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    lists = _command(commands, "lists", "each list: source, age, entries, skipped lines with reasons; lint; score")
+    lists.add_argument(
+        *("action",),
+        nargs="?",
+        choices=["lint", "score"],
+        help="lint: duplicates, names in the wrong list, entries without evidence; "
+        "score: how much of the names in a directory lists block, and what they must not",
+    )
+    lists.add_argument("what", metavar="LIST|FILE", nargs="*", help="default for lint: all lists that are used")
+    lists.add_argument("--against", metavar="DIR", help="score: *.txt files of names to block; must-not-block*.txt")
+    lists.add_argument("--all", action="store_true", help="print every name, not the first ones")
+    _json(lists)
 
 
 def _json(command: argparse.ArgumentParser) -> None:

@@ -8,7 +8,7 @@ from dnsfilter.config.problems import ConfigError
 
 
 def main(options: Namespace) -> int:
-    """Ask the server to reload; print what changed, or why the old policy stays."""
+    """Ask the server to reload; print what changed, or why the old policy stays, whole or of one list (exit 1)."""
     try:
         result = control.request(state_of(options), {"command": "reload"})
     except ConfigError as error:
@@ -25,6 +25,8 @@ def main(options: Namespace) -> int:
     for warning in result["warnings"]:
         say(f"warning: {warning}")
     policy = result["policy"]
+    for name, problem in result["problems"].items():
+        complain(f"list '{name}': {problem}")
     outcome = "in force" if result["changes"] else "unchanged"
     say(f"{outcome}: policy {policy['hash']}, generation {policy['generation']}")
-    return 0
+    return 1 if result["problems"] else 0

@@ -70,6 +70,7 @@ def _addresses(checked: Checked) -> Iterator[Problem]:
 def _loops(checked: Checked) -> Iterator[Problem]:
     config = checked.config
     asked: list[tuple[Path, Address]] = [(("upstreams", i), one) for i, one in enumerate(config.upstreams or ())]
+    asked += [(("resolve", "bootstrap", i), one) for i, one in enumerate(config.resolve.bootstrap or ())]
     for z, zone in enumerate(config.forward):
         asked += [(("forward", z, "upstreams", i), one) for i, one in enumerate(zone.upstreams)]
     for path, address in asked:
@@ -118,14 +119,18 @@ def _lists(checked: Checked) -> Iterator[Problem]:
 
 
 # Where a list's names may come from, and the keys that mean something beside it.
+_LIMITS = ("max_shrink", "max_size")
+_REMOTE = ("refresh", "max_growth", "max_rejected", "sha256", "signing_key")
 _SOURCES: dict[str, tuple[str, ...]] = {
-    "file": ("format", "match", "mode"),
+    "url": ("format", "match", "mode", *_LIMITS, *_REMOTE),
+    "file": ("format", "match", "mode", *_LIMITS),
     "domains": ("match", "mode"),
     "category": (),
     "origin": (),
     "lists": (),
-    "url": ("format", "match", "mode"),  # refused by name elsewhere, and yet a source
 }
+_FINE = ("format", "match", "mode", *_LIMITS, *_REMOTE)
+_SAYS_ITSELF = ("adblock", "rpz")  # formats whose syntax says what a name covers
 
 
 def _sources(checked: Checked, name: str) -> Iterator[Problem]:
@@ -133,7 +138,7 @@ def _sources(checked: Checked, name: str) -> Iterator[Problem]:
     keys = checked.names("lists", name)
     sources = [key for key in keys if key in _SOURCES]
     if not sources:
-        remedy = "write file, domains, category, origin or lists"
+        remedy = "write url, file, domains, category, origin or lists"
         yield checked.problem(("lists", name), "nothing says what is in it", remedy)
     for extra in sources[1:]:
         text = f"it has {sources[0]} already, and may have only one source"
@@ -141,8 +146,12 @@ def _sources(checked: Checked, name: str) -> Iterator[Problem]:
             ("lists", name, extra), text, "make it another list; a third one joins them: `lists: [a, b]`"
         )
     for key in keys:
-        if len(sources) == 1 and key in ("format", "match", "mode") and key not in _SOURCES[sources[0]]:
+        if len(sources) == 1 and key in _FINE and key not in _SOURCES[sources[0]]:
             yield checked.problem(("lists", name, key), f"it means nothing beside {sources[0]}", "leave it out")
+    entry = checked.config.lists[name]
+    if entry.match is not None and entry.format in _SAYS_ITSELF:
+        text = f"it means nothing for format {entry.format}, whose lines say what they cover"
+        yield checked.problem(("lists", name, "match"), text, "leave it out")
 
 
 def _references(checked: Checked) -> Iterator[Problem]:

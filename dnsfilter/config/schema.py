@@ -164,6 +164,7 @@ class Resolve(Section):
     timeout_s: Annotated[float, _read(values.duration_within, 0.1, 30)] = Field(default=2.0, alias="timeout")
     deadline_s: Annotated[float, _read(values.duration_within, 0.1, 60)] = Field(default=5.0, alias="deadline")
     max_concurrent: Annotated[int, _read(values.whole, 1, 1_000_000)] = 1000
+    bootstrap: Upstreams | None = None  # who is asked for the hosts of remote lists; None: the upstreams
 
 
 class Cache(Section):
@@ -174,22 +175,38 @@ class Cache(Section):
     max_negative_ttl_s: Annotated[int, _read(_whole_seconds, 1, 86400)] = Field(default=300, alias="max_negative_ttl")
 
 
-class ListConfig(Section):
-    """A list of one's own, or a set of lists. One of the first five is given, never two."""
+_MAX_SIZE = 64 * 1024**2
+_FORMATS = ("domains", "hosts", "adblock", "dnsmasq", "rpz")
 
+
+def _refresh(text: str) -> float:
+    return values.duration_within(text, 5, 366 * 86400)
+
+
+class ListConfig(Section):
+    """A list of one's own, or a set of lists. One of the first six is given, never two."""
+
+    url: Annotated[str, _read(values.url)] | None = None
     file: Annotated[Path, _read_in(lambda text, context: values.path(text, context["base"]))] | None = None
     domains: tuple[ListedName, ...] | None = None
     category: Annotated[tuple[Text, ...], Field(min_length=1)] | None = None
     origin: Annotated[tuple[Annotated[str, _read(values.origin)], ...], Field(min_length=1)] | None = None
     lists: ListRefs | None = None
-    format: Annotated[Literal["domains", "hosts"], _read(values.choice, ("domains", "hosts"))] = "domains"
+    format: Annotated[str, _read(values.choice, _FORMATS)] = "domains"
     match: Annotated[Match, _read(lambda text: Match(values.choice(text, tuple(Match))))] | None = None
     mode: Mode = "enforce"
+    refresh_s: Annotated[float, _read(_refresh)] = Field(default=6 * 3600.0, alias="refresh")
+    max_shrink: Annotated[float, _read(values.percent)] = 0.5  # of its rules, that it may lose at once
+    max_growth: Annotated[float, _read(values.factor)] = 10.0  # times as many rules as before
+    max_rejected: Annotated[float, _read(values.percent)] = 0.1  # of its lines, that may be no rules
+    max_size: Annotated[int, _read(values.size_within, 1, 1024**3)] = _MAX_SIZE  # octets
+    sha256: Annotated[str, _read(values.sha256)] | None = None
+    signing_key: Annotated[str, _read(values.signing_key)] | None = None  # of minisign
 
     @property
     def is_set(self) -> bool:
         """Whether it stands for other lists and has no rules of its own."""
-        return self.file is None and self.domains is None
+        return self.file is None and self.domains is None and self.url is None
 
 
 class Group(Section):

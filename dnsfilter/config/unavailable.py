@@ -10,7 +10,6 @@ from dnsfilter.config.problems import SHOWN, Path, shown, walk
 
 _OUT = "leave it out"
 _ENCRYPTED = "write a plain address, 192.0.2.53; what leaves this machine is not encrypted by dnsfilter yet"
-_REMOTE = "fetch the list by other means and name it with `file:`; a changed file is read again by itself"
 
 # Path, with * for any name or position: (patterns of values, none for the key whatever its value; remedy)
 UNAVAILABLE: dict[str, tuple[tuple[str, ...], str]] = {
@@ -25,18 +24,8 @@ UNAVAILABLE: dict[str, tuple[tuple[str, ...], str]] = {
     "upstreams.*": (("tls://*", "https://*"), _ENCRYPTED),
     "forward.*.upstreams.*": (("tls://*", "https://*"), _ENCRYPTED),
     "resolve.strategy": (("parallel", "fastest", "random", "round-robin"), "write strict: upstreams in their order"),
-    "resolve.bootstrap": ((), "leave it out: upstreams are addresses, nothing has to be looked up for them"),
     "cache.serve_stale": ((), _OUT),
     "measure": ((), "keep it as a comment"),
-    "lists.*.url": ((), _REMOTE),
-    "lists.*.refresh": ((), _REMOTE),
-    "lists.*.max_shrink": ((), _REMOTE),
-    "lists.*.max_growth": ((), _REMOTE),
-    "lists.*.max_rejected": ((), _REMOTE),
-    "lists.*.max_size": ((), _REMOTE),
-    "lists.*.sha256": ((), _REMOTE),
-    "lists.*.signing_key": ((), _REMOTE),
-    "lists.*.format": (("adblock", "dnsmasq", "rpz"), "turn the list into one name a line, and write domains"),
     "devices": ((), "give the devices addresses of their own, and write `networks`"),
     "exemptions.regime": (("forbidden", "two-person"), "write registered, which is also the default"),
     "exemptions.register": ((), "write the exemptions under `entries`"),

@@ -3,12 +3,15 @@
 Every function raises Wrong, with what is wrong and what to write instead.
 """
 
+import base64
+import binascii
 import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
+from urllib.parse import SplitResult, urlsplit
 
 from dnsfilter.config.problems import Wrong, alternatives, nearest, shown
 from dnsfilter.core import names
@@ -23,6 +26,11 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _ZONE = re.compile(r"%[A-Za-z0-9._-]+")
 _HOST_NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+_SIZES = {"B": 1, "kB": 1000, "MB": 1000**2, "GB": 1000**3, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
+_SIZE = re.compile(rf"([0-9]{{1,12}})({'|'.join(_SIZES)})")
+_PERCENT = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,3})?)%")
+_FACTOR = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)x")
+_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +229,84 @@ def whole(text: str, lowest: int, highest: int) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 12 and lowest <= int(text) <= highest):
         raise Wrong(f"{shown(text)} is not a number from {lowest} to {highest}", "write it in digits only")
     return int(text)
+
+
+def size_within(text: str, lowest: int, highest: int) -> int:
+    """Read 64MiB or 500kB as octets."""
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        raise Wrong(f"{shown(text)} is not a size", "write it as 64MiB or 500kB")
+    if not lowest <= (octets := int(match[1]) * _SIZES[match[2]]) <= highest:
+        raise Wrong(f"{shown(text)} is out of range", f"write {lowest}B to {highest // 1024**2}MiB")
+    return octets
+
+
+def percent(text: str) -> float:
+    """Read 50% as a share of one."""
+    if (match := _PERCENT.fullmatch(text)) is None or float(match[1]) > 100:
+        raise Wrong(f"{shown(text)} is not a share", "write 0% to 100%")
+    return float(match[1]) / 100
+
+
+def factor(text: str) -> float:
+    """Read 10x."""
+    if (match := _FACTOR.fullmatch(text)) is None or float(match[1]) < 1:
+        raise Wrong(f"{shown(text)} is not a factor", "write how many times as long it may become: 10x")
+    return float(match[1])
+
+
+def sha256(text: str) -> str:
+    """Read a SHA-256 in hexadecimal."""
+    if _SHA256.fullmatch(text) is None:
+        raise Wrong(f"{shown(text)} is not a SHA-256", "write the 64 hexadecimal digits that `sha256sum FILE` prints")
+    return text.lower()
+
+
+def signing_key(text: str) -> str:
+    """Read a public key as minisign writes it: its algorithm, an id and an Ed25519 key, 42 octets in all."""
+    try:
+        octets = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        octets = b""
+    if len(octets) != 42 or octets[:2] != b"Ed":
+        remedy = "write the second line of minisign.pub, which begins with RW"
+        raise Wrong(f"{shown(text)} is not a minisign public key", remedy)
+    return text
+
+
+def url(text: str) -> str:
+    """Read the address of a list: https, a host, no user, no fragment; its host name in DNS form."""
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError as error:
+        raise Wrong(f"{shown(text)} is not a URL: {error}", _URL_REMEDY) from None
+    if not text.isprintable() or " " in text:
+        raise Wrong(f"{shown(text)} is not a URL", "write blanks and control characters as %20")
+    if parts.scheme == "http":
+        raise Wrong(f"{shown(text)}: what comes over http may have been changed on its way", "write https://")
+    if parts.scheme != "https" or not parts.hostname:
+        raise Wrong(f"{shown(text)} is not an https URL with a host", _URL_REMEDY)
+    if "@" in parts.netloc:
+        remedy = "name the list without them; a token belongs behind `?`, where no log shows it"
+        raise Wrong("a URL with a user or a password", remedy)
+    if port == 0:
+        raise Wrong(f"{shown(text)}: 0 is not a port", "a port is a number from 1 to 65535")
+    return SplitResult("https", _authority(parts.hostname, port), parts.path or "/", parts.query, "").geturl()
+
+
+_URL_REMEDY = "write it as https://lists.example/list.txt"
+
+
+def _authority(host: str, port: int | None) -> str:
+    try:
+        ip = ipaddress.ip_address(host)
+        written = f"[{ip}]" if ip.version == 6 else str(ip)
+    except ValueError:
+        written = names.to_text(name(host))
+        if _PLAIN_NAME.fullmatch(written) is None:
+            raise Wrong(f"{shown(host)} is not the name of a host", _URL_REMEDY) from None
+    return written if port is None else f"{written}:{port}"
 
 
 def choice(text: str, words: tuple[str, ...]) -> str:

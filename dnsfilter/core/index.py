@@ -7,7 +7,7 @@ built, so that a look-up walks from the qname upwards and ends at the first list
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from dnsfilter.core.names import Name, ancestry, parent
 from dnsfilter.core.rules import Rules
@@ -26,9 +26,13 @@ class Hit:
     def __or__(self, other: "Hit") -> "Hit":
         return Hit(self.names | other.names, self.blocks | other.blocks, self.allows | other.allows)
 
-    def without_blocks(self) -> "Hit":
-        """Return what is left where no list may block."""
-        return Hit(self.names, 0, self.allows)
+    def without(self, lists: int) -> "Hit":
+        """Return what is left where these lists say nothing."""
+        return Hit(self.names & ~lists, self.blocks & ~lists, self.allows)
+
+    def without_blocks(self, lists: int = -1) -> "Hit":
+        """Return what is left where these lists, or all, may not block."""
+        return Hit(self.names, self.blocks & ~lists, self.allows)
 
 
 NOTHING = Hit()
@@ -40,17 +44,6 @@ class Pair:
 
     at: Hit
     below: Hit
-
-    def __or__(self, other: "Pair") -> "Pair":
-        return Pair(self.at | other.at, self.below | other.below)
-
-    def under(self, above: "Pair") -> "Pair":
-        """Return this pair with what a name above it says merged in."""
-        return Pair(self.at | above.below, self.below | above.below)
-
-    def without_blocks(self) -> "Pair":
-        """Return what is left where no list may block."""
-        return Pair(self.at.without_blocks(), self.below.without_blocks())
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,50 +134,98 @@ def _cut(names: bytes) -> Iterator[bytes]:
             start = at = at + 1
 
 
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What lists and groups say of one name, while it is built: a pair, and the lists that allow.
+
+    Of the same name, what a list allows it does not hold, whatever else it says.
+    """
+
+    at: Hit = NOTHING
+    below: Hit = NOTHING
+    open_at: int = 0  # lists that allow the name: what they say of names above does not reach it,
+    open_below: int = 0  # nor the names below it
+
+    def __or__(self, other: "_Said") -> "_Said":
+        open_at, open_below = self.open_at | other.open_at, self.open_below | other.open_below
+        at, below = (self.at | other.at).without(open_at), (self.below | other.below).without(open_below)
+        return _Said(at, below, open_at, open_below)
+
+    def under(self, above: "_Said") -> "_Said":
+        """Return this with what a name above it says merged in: what is said nearer to a name decides."""
+        at, below = above.below.without(self.open_at), above.below.without(self.open_below)
+        return _Said(self.at | at, self.below | below, self.open_at, self.open_below)
+
+    def without_blocks(self, lists: int = -1) -> "_Said":
+        """Return what is left where these lists, or all, may not block."""
+        at, below = self.at.without_blocks(lists), self.below.without_blocks(lists)
+        return _Said(at, below, self.open_at, self.open_below)
+
+
+_SILENCE = _Said()
+
+
 @dataclass(slots=True)
 class Builder:
-    """Collects what lists and groups say of names, and resolves it into chunks."""
+    """Collects what lists and groups say of names, and resolves it into chunks.
+
+    Allow rules of lists end here: in chunks a list does not name what it allows.
+    """
 
     protected: frozenset[Name] = frozenset()
     unblocked: list[Name] = field(default_factory=list)  # names that lists hold and `protected` keeps open
     _codes: dict[Name, int] = field(default_factory=dict)
-    _pairs: list[Pair] = field(default_factory=list)
-    _numbers: dict[Pair, int] = field(default_factory=dict)
+    _said: list[_Said] = field(default_factory=list)  # by code
+    _known: dict[_Said, int] = field(default_factory=dict)
 
     def block(self, number: int, rules: Rules) -> None:
         """Add the rules of the list with this number (its bit in `names` and `blocks`)."""
-        hit = Hit(names=1 << number, blocks=1 << number)
-        self._add(rules.exact, Pair(hit, NOTHING))
-        self._add(rules.suffix, Pair(hit, hit))
-        self._add(rules.below, Pair(NOTHING, hit))
+        bit = 1 << number
+        hit = Hit(names=bit, blocks=bit)
+        self._add(rules.exact, _Said(at=hit))
+        self._add(rules.suffix, _Said(at=hit, below=hit))
+        self._add(rules.below, _Said(below=hit))
+        self._add(rules.allow_exact, _Said(open_at=bit))
+        self._add(rules.allow_suffix, _Said(open_at=bit, open_below=bit))
+        self._add(rules.allow_below, _Said(open_below=bit))
 
     def blocks(self, name: Name) -> int:
         """Return the mask of lists added so far that block a name, by itself or by a name above."""
-        pair = self._codes.get(name)
-        mask = 0 if pair is None else self._pairs[pair].at.blocks
+        said = self._of(name)
+        mask, spared = said.at.blocks, said.open_at
         for above in ancestry(parent(name)):
-            if (pair := self._codes.get(above)) is not None:
-                mask |= self._pairs[pair].below.blocks
+            said = self._of(above)
+            mask |= said.below.blocks & ~spared
+            spared |= said.open_below
         return mask
 
     def allow(self, number: int, names: Sequence[Name]) -> None:
         """Add the allow names of a group, each with all below it (its bit in `allows`)."""
         hit = Hit(allows=1 << number)
-        self._add(names, Pair(hit, hit))
+        self._add(names, _Said(at=hit, below=hit))
 
-    def _number(self, pair: Pair) -> int:
-        number = self._numbers.get(pair)
-        if number is None:
-            number = self._numbers[pair] = len(self._pairs)
-            self._pairs.append(pair)
-        return number
+    def _of(self, name: Name) -> _Said:
+        code = self._codes.get(name)
+        return _SILENCE if code is None else self._said[code]
 
-    def _add(self, names: Sequence[Name], pair: Pair) -> None:
-        fresh = dict.fromkeys(names, self._number(pair))
-        for name in self._codes.keys() & fresh.keys():
-            fresh[name] = self._number(self._pairs[self._codes[name]] | pair)
-        if self._codes:
-            self._codes.update(fresh)
+    def _code(self, said: _Said) -> int:
+        code = self._known.get(said)
+        if code is None:
+            code = self._known[said] = len(self._said)
+            self._said.append(said)
+        return code
+
+    def _add(self, names: Sequence[Name], said: _Said) -> None:
+        codes = self._codes
+        fresh = dict.fromkeys(names, self._code(said))
+        merged: dict[int, int] = {}  # many names, few codes
+        for name in codes.keys() & fresh.keys():
+            before = codes[name]
+            if before not in merged:
+                merged[before] = self._code(self._said[before] | said)
+            fresh[name] = merged[before]
+        if codes:
+            codes.update(fresh)
         else:
             self._codes = fresh
 
@@ -194,26 +235,36 @@ class Builder:
         self._merge_ancestors()
         self._open_protected()
         groups: defaultdict[int, list[Name]] = defaultdict(list)
-        for name, number in self._codes.items():
-            groups[number].append(name)
+        for name, code in self._codes.items():
+            groups[code].append(name)
         self._codes.clear()
-        for number, names in groups.items():
+        for code, names in groups.items():
+            pair = Pair(self._said[code].at, self._said[code].below)
             for start in range(0, len(names), CHUNK):
                 part = names[start : start + CHUNK]
-                yield Chunk(self._pairs[number], len(part), b"".join(part))
+                yield Chunk(pair, len(part), b"".join(part))
 
     def _open_above_protected(self) -> None:
-        """A rule for all below a name above a protected one would take that along: it does not block at all."""
-        for name in {above for below in self.protected for above in ancestry(parent(below))}:
-            if (number := self._codes.get(name)) is not None:
-                pair = self._pairs[number]
-                exact = replace(pair.at, blocks=pair.at.blocks & ~pair.below.blocks)
-                self._replace(name, Pair(exact, pair.below.without_blocks()))
+        """A rule for all below a name above a protected one would take that along: it does not block at all.
+
+        Except where the list itself allows the protected name with all below, nearer than that rule.
+        """
+        taking: dict[Name, int] = {}
+        for name in self.protected:
+            said = self._of(name)
+            spared = said.open_at & said.open_below
+            for above in ancestry(parent(name)):
+                said = self._of(above)
+                taking[above] = taking.get(above, 0) | (said.below.blocks & ~spared)
+                spared |= said.open_below
+        for above, lists in taking.items():
+            if lists:
+                self._replace(above, self._of(above).without_blocks(lists))
 
     def _merge_ancestors(self) -> None:
-        codes, pairs = self._codes, self._pairs
+        codes, said = self._codes, self._said
         for name in self.protected:
-            codes.setdefault(name, self._number(Pair(NOTHING, NOTHING)))
+            codes.setdefault(name, self._code(_SILENCE))
         below = []
         for name in codes:
             above = name[name[0] + 1 :]
@@ -223,16 +274,20 @@ class Builder:
                     break
                 above = above[above[0] + 1 :]
         below.sort(key=lambda entry: len(entry[0]))  # what is above is shorter, so it is whole before it is used
+        merged: dict[tuple[int, int], int] = {}  # many names, few codes
         for name, above in below:
-            codes[name] = self._number(pairs[codes[name]].under(pairs[codes[above]]))
+            both = codes[name], codes[above]
+            if both not in merged:
+                merged[both] = self._code(said[both[0]].under(said[both[1]]))
+            codes[name] = merged[both]
 
     def _open_protected(self) -> None:
         if self.protected:
             for name in list(self._codes):
                 if not self.protected.isdisjoint(ancestry(name)):
-                    self._replace(name, self._pairs[self._codes[name]].without_blocks())
+                    self._replace(name, self._of(name).without_blocks())
 
-    def _replace(self, name: Name, opened: Pair) -> None:
-        if opened != self._pairs[self._codes[name]]:
+    def _replace(self, name: Name, opened: _Said) -> None:
+        if opened != self._of(name):
             self.unblocked.append(name)
-            self._codes[name] = self._number(opened)
+            self._codes[name] = self._code(opened)

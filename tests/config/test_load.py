@@ -193,7 +193,7 @@ def test_all_problems_are_said_at_once_in_the_order_of_the_lines() -> None:
     found = problems("""\
         listen: {dot: ["10.0.0.53:853"]}
         access: [10.0.0.0/8]
-        lists: {mine: {file: a, format: rpz}}
+        lists: {mine: {file: a, format: bind}}
         groups:
           labs:
             networks:
@@ -210,7 +210,7 @@ def test_all_problems_are_said_at_once_in_the_order_of_the_lines() -> None:
         """)
     assert [(problem.line, problem.text) for problem in found] == [
         (1, "listen.dot is not available in this version"),
-        (3, "lists.mine.format: 'rpz' is not available in this version"),
+        (3, "list 'mine': format: 'bind' is not known here"),
         (4, "groups: there is no group 'default'"),
         (7, "group 'labs': '10.4.0.0/33' is not a network"),
         (8, "group 'labs': 11.0.0.0/16 may not ask: it is not within `access`"),
@@ -293,7 +293,7 @@ def test_a_key_without_its_feature_is_refused_by_name(path: str) -> None:
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        pytest.param("\nlists: {csirt: {url: 'https://lists.example/a.txt', refresh: 6h}}", 2, id="a remote list"),
+        pytest.param("\nlog: {queries: all}", 2, id="a query log"),
         pytest.param("\n\nupstreams: [192.0.2.1, 'tls://192.0.2.55#dns.example']", 3, id="DNS over TLS"),
         pytest.param("forward: [{zone: a.example, upstreams: ['https://dns.example/q']}]", 1, id="DNS over HTTPS"),
         pytest.param("upstreams: [dns.example]", 1, id="a host name"),

@@ -6,7 +6,7 @@ Names are tuples of labels, the leftmost first. Slow, and meant to be read besid
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, get_args
 
 Name = tuple[str, ...]
 
@@ -27,17 +27,48 @@ def is_at_or_below(name: Name, above: Name) -> bool:
     return name == above or is_below(name, above)
 
 
+Kind = Literal["exact", "suffix", "below", "allow_exact", "allow_suffix", "allow_below"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
 @dataclass(frozen=True)
 class Rule:
     name: Name
-    kind: Literal["exact", "suffix", "below"]
+    kind: Kind
+
+    @property
+    def is_allow(self) -> bool:
+        return self.kind.startswith("allow_")
+
+    @property
+    def takes_names_below(self) -> bool:
+        return not self.kind.endswith("exact")
 
     def matches(self, asked: Name) -> bool:
-        if self.kind == "exact":
+        if self.kind.endswith("exact"):
             return asked == self.name
-        if self.kind == "below":
+        if self.kind.endswith("below"):
             return is_below(asked, self.name)
         return is_at_or_below(asked, self.name)
+
+
+def holds(rules: Iterable[Rule], asked: Name) -> bool:
+    """Whether a list with these rules holds the name: the rule of the longest name decides, of equals an allow rule."""
+    matching = [rule for rule in rules if rule.matches(asked)]
+    longest = max((len(rule.name) for rule in matching), default=0)
+    return bool(matching) and not any(rule.is_allow for rule in matching if len(rule.name) == longest)
+
+
+def takes_along(rules: Iterable[Rule], by: Rule, name: Name) -> bool:
+    """Whether a rule for names below its own would reach another name, or names below that one.
+
+    It would not where allow rules of the same list, as near or nearer, cover the name and all below it.
+    """
+    if by.is_allow or not by.takes_names_below or not is_below(name, by.name):
+        return False
+    allows = [rule for rule in rules if rule.is_allow and is_at_or_below(rule.name, by.name)]
+    is_below_allowed = any(rule.takes_names_below and is_at_or_below(name, rule.name) for rule in allows)
+    return not (is_below_allowed and any(rule.matches(name) for rule in allows))
 
 
 @dataclass(frozen=True)
@@ -80,23 +111,19 @@ class World:
 
     def names(self, list_name: str, asked: Name) -> bool:
         """Whether the list holds the name, whatever follows from that."""
-        return any(rule.matches(asked) for rule in self.lists[list_name].rules)
+        return holds(self.lists[list_name].rules, asked)
 
     def blocks(self, list_name: str, asked: Name) -> bool:
         """The same without what is protected: those names, all below them, and what would take them along.
 
         Above a protected name a list blocks what it names alone. What it names with names below it
-        it does not block at all, neither the name nor those below.
+        it does not block at all, neither the name nor those below, unless it lets the protected name out itself.
         """
         if any(is_at_or_below(asked, name) for name in self.protected):
             return False
         rules = self.lists[list_name].rules
-        taking_along = {
-            rule.name
-            for rule in rules
-            if rule.kind != "exact" and any(is_below(name, rule.name) for name in self.protected)
-        }
-        return any(rule.matches(asked) and rule.name not in taking_along for rule in rules)
+        taking = {rule.name for rule in rules if any(takes_along(rules, rule, name) for name in self.protected)}
+        return holds([rule for rule in rules if rule.is_allow or rule.name not in taking], asked)
 
 
 @dataclass(frozen=True)

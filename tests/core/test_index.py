@@ -168,6 +168,69 @@ def test_protection_takes_nothing_from_allow_names() -> None:
     assert found.hit(name("x.bank.example")) == Hit(1, 0, 1)
 
 
+@pytest.mark.parametrize(
+    ("rules", "asked", "hit"),
+    [
+        pytest.param(Rules(allow_suffix=[name("a.example")]), "a.example", NOTHING, id="of the name itself"),
+        pytest.param(Rules(allow_suffix=[name("a.example")]), "x.a.example", NOTHING, id="of a name below"),
+        pytest.param(Rules(allow_suffix=[name("a.example")]), "b.example", Hit(1, 1), id="not of another name"),
+        pytest.param(Rules(allow_exact=[name("a.example")]), "a.example", NOTHING, id="of the name alone"),
+        pytest.param(Rules(allow_exact=[name("a.example")]), "x.a.example", Hit(1, 1), id="not of what is below it"),
+        pytest.param(Rules(allow_below=[name("a.example")]), "a.example", Hit(1, 1), id="not of the name above"),
+        pytest.param(Rules(allow_below=[name("a.example")]), "x.a.example", NOTHING, id="of all below a name"),
+        pytest.param(
+            Rules(allow_suffix=[name("a.example")], suffix=[name("b.a.example")]),
+            "x.b.a.example",
+            Hit(1, 1),
+            id="not of what is blocked nearer",
+        ),
+        pytest.param(
+            Rules(allow_suffix=[name("a.example")], suffix=[name("a.example")]),
+            "x.a.example",
+            NOTHING,
+            id="of what is blocked by the same name",
+        ),
+        pytest.param(
+            Rules(allow_exact=[name("a.example")], suffix=[name("a.example")]),
+            "x.a.example",
+            Hit(1, 1),
+            id="of the name alone, which is blocked with all below",
+        ),
+    ],
+)
+def test_an_allow_rule_takes_from_its_list(rules: Rules, asked: str, hit: Hit) -> None:
+    rules.suffix.append(name("example"))
+    assert index(rules).hit(name(asked)) == hit
+
+
+def test_an_allow_rule_takes_nothing_from_other_lists_nor_from_allow_names() -> None:
+    rules = Rules(suffix=[name("example")], allow_suffix=[name("a.example")])
+    found = index(suffixes("a.example"), rules, suffixes("example"), allow=["example"])
+    assert found.hit(name("x.a.example")) == Hit(0b101, 0b101, 1)
+    assert found.hit(name("b.example")) == Hit(0b110, 0b110, 1)
+
+
+@pytest.mark.parametrize(
+    ("rules", "blocked"),
+    [
+        pytest.param(Rules(allow_suffix=[name("bank.example")]), True, id="with all below"),
+        pytest.param(
+            Rules(allow_exact=[name("bank.example")], allow_below=[name("bank.example")]), True, id="in two rules"
+        ),
+        pytest.param(Rules(allow_exact=[name("bank.example")]), False, id="alone: names below it would go along"),
+        pytest.param(Rules(allow_below=[name("bank.example")]), False, id="not itself"),
+        pytest.param(Rules(allow_suffix=[name("x.bank.example")]), False, id="not, but a name below it"),
+        pytest.param(Rules(), False, id="not"),
+    ],
+)
+def test_a_suffix_above_a_protected_name_blocks_where_its_list_allows_that_name(rules: Rules, *, blocked: bool) -> None:
+    rules.suffix.append(name("example"))
+    found = index(rules, protected=["bank.example"])
+    assert found.hit(name("other.example")).blocks == blocked
+    assert found.hit(name("bank.example")).blocks == 0
+    assert found.hit(name("x.bank.example")).blocks == 0
+
+
 def test_protected_names_that_no_list_names_are_not_listed() -> None:
     assert index(suffixes("other.example"), protected=["bank.example"]).hit(name("x.bank.example")) == NOTHING
 
@@ -189,8 +252,11 @@ def test_a_name_alone_above_a_protected_one_does_not_stay_open_and_is_not_told()
 # The definition. Few labels, so that hits happen; some of them have octets that could pass for a boundary.
 
 LABELS = {"a": b"a", "b": b"b", "ab": b"ab", "0": b"\0", "1a": b"\1a", "a0": b"a\0"}
-names = st.lists(st.sampled_from(sorted(LABELS)), min_size=1, max_size=4).map(tuple)
-rules = st.builds(reference.Rule, names, st.sampled_from(["exact", "suffix", "below"]))
+names = st.one_of(
+    st.lists(st.sampled_from("ab"), min_size=1, max_size=3).map(tuple),  # so few that they stand above each other
+    st.lists(st.sampled_from(sorted(LABELS)), min_size=1, max_size=4).map(tuple),
+)
+rules = st.builds(reference.Rule, names, st.sampled_from(reference.KINDS))
 lists = st.lists(st.lists(rules, max_size=6).map(tuple).map(reference.List), max_size=4)
 
 

@@ -268,7 +268,7 @@ LISTS = ("l0", "l1", "l2")
 labels = st.sampled_from(["a", "b"])
 plain_names = st.lists(labels, min_size=1, max_size=2).map(tuple)
 names = plain_names | st.sampled_from([*reference.CANARIES, ("a", *reference.CANARIES[0]), ("icloud", "com")])
-rules = st.builds(reference.Rule, names, st.sampled_from(["exact", "suffix", "below"]))
+rules = st.builds(reference.Rule, names, st.sampled_from(reference.KINDS))
 some_lists = st.lists(st.sampled_from(LISTS), unique=True, max_size=3).map(tuple)
 moments = st.sampled_from([900.0, 990.0, 999.5, 1_000.0, 1_000.5, 1_003.25, 1_060.0, 5_000.0])
 

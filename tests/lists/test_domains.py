@@ -49,6 +49,22 @@ def test_match_says_what_a_name_covers_and_a_star_covers_all_below() -> None:
 
 
 @pytest.mark.parametrize(
+    ("line", "kind"),
+    [
+        pytest.param(rb"/(^|\.)app\.example$/", "suffix", id="between slashes"),
+        pytest.param(rb"(\.|^)app\.example$   # why", "suffix", id="without, and with a comment"),
+        pytest.param(rb"^app\.example$", "exact", id="the name alone"),
+        pytest.param(rb"\.app\.example$", "below", id="names below it"),
+    ],
+)
+@pytest.mark.parametrize("match", Match)
+def test_a_regular_expression_that_says_what_a_rule_says_is_that_rule(line: bytes, kind: str, match: Match) -> None:
+    rules = parse(line + b"\nok.example\n", "domains", match)
+    assert from_text("app.example") in getattr(rules, kind)
+    assert (len(rules), rules.skipped) == (2, [])
+
+
+@pytest.mark.parametrize(
     ("line", "wire"),
     [
         pytest.param("bücher.example", b"\x0dxn--bcher-kva\x07example\0", id="a letter that is not ASCII"),
@@ -84,18 +100,21 @@ def test_names_in_other_spellings(line: str, wire: bytes) -> None:
         pytest.param(b"192.0.2.1.", "an address", id="an IPv4 address with a dot"),
         pytest.param(b"2001:db8::1", "an address", id="an IPv6 address"),
         pytest.param(b"0.0.0.0 app.example", "set format: hosts", id="hosts"),
-        pytest.param(b"address=/app.example/0.0.0.0", "dnsmasq syntax", id="dnsmasq address"),
+        pytest.param(
+            b"address=/app.example/0.0.0.0", "this is dnsmasq syntax, set format: dnsmasq", id="dnsmasq address"
+        ),
         pytest.param(b"server=/app.example/", "dnsmasq syntax", id="dnsmasq server"),
         pytest.param(b"local=/app.example/", "dnsmasq syntax", id="dnsmasq local"),
-        pytest.param(b"||app.example^", "adblock syntax", id="adblock"),
+        pytest.param(b"||app.example^", "this is adblock syntax, set format: adblock", id="adblock"),
         pytest.param(b"||", "adblock syntax", id="adblock, nothing"),
         pytest.param(b"||^", "adblock syntax", id="adblock, all"),
         pytest.param(b"||*^", "adblock syntax", id="adblock, star"),
         pytest.param(b"@@||app.example^$important", "adblock syntax", id="adblock, allow"),
         pytest.param(b"app.example##.banner", "adblock syntax", id="adblock, cosmetic"),
-        pytest.param(b"/.*/", "regular expression", id="a regular expression"),
-        pytest.param(rb"(^|\.)app\.example$", "regular expression", id="a regular expression without slashes"),
-        pytest.param(b"app.example CNAME .", "rpz syntax", id="rpz"),
+        pytest.param(b"/.*/", "regular expressions are not supported", id="a regular expression"),
+        pytest.param(b"/app.example/x", "'/' is no part", id="no regular expression, though it begins like one"),
+        pytest.param(rb"app\.example$", "would match notapp.example too", id="a regular expression without slashes"),
+        pytest.param(b"app.example CNAME .", "this is rpz syntax, set format: rpz", id="rpz"),
         pytest.param(b"$TTL 60", "rpz syntax", id="rpz, a directive"),
         pytest.param(b"<p>app.example</p>", "html", id="a line of HTML"),
         pytest.param(b"app.example other.example", "more than one word", id="two names"),

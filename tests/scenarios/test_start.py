@@ -469,7 +469,7 @@ DAMAGES: dict[str, Damage] = {
     "cut in half": lambda octets: octets[: len(octets) // 2],
     "empty": lambda _: b"",
     "another file": lambda _: b"# not a snapshot\n" * 100,
-    "of another version": lambda octets: octets.replace(b"snapshot 1", b"snapshot 0", 1),
+    "of another version": lambda octets: octets.replace(b"snapshot 2", b"snapshot 1", 1),
     "another name in it": lambda octets: flipped(octets, octets.rindex(b"\x06banned") + 1),
     "another head": lambda octets: flipped(octets, octets.index(b'"managed"') + 1),
 }

@@ -1,110 +1,115 @@
 """The formats of lists: octets in, rules and skipped lines out. Know no files, no clients, no messages.
 
-Runs of plain lines are taken at once; every other line goes through its format's `read`,
+Runs of plain lines are taken at once; every other line goes through its reader's `read`,
 which defines the format. Both give the same rules, as a property test shows.
 """
 
-import re
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
 
 from dnsfilter.core.names import Name
-from dnsfilter.core.rules import Match, Rules
+from dnsfilter.core.rules import SKIPPED_KEPT, Match, Rules
 from dnsfilter.lists.errors import BadLine, BadList
-from dnsfilter.lists.formats import domains, hosts, syntax, text
+from dnsfilter.lists.formats import syntax, text
+from dnsfilter.lists.formats.adblock import Adblock
+from dnsfilter.lists.formats.dnsmasq import Dnsmasq
+from dnsfilter.lists.formats.domains import Domains
+from dnsfilter.lists.formats.hosts import Hosts
+from dnsfilter.lists.formats.reader import Reader
+from dnsfilter.lists.formats.rpz import Rpz
 
+_READERS: dict[str, type[Reader]] = {
+    "domains": Domains,
+    "hosts": Hosts,
+    "adblock": Adblock,
+    "dnsmasq": Dnsmasq,
+    "rpz": Rpz,
+}
+FORMATS: tuple[str, ...] = tuple(_READERS)
 
-class _Format(Protocol):
-    """What a module of this room offers."""
-
-    DEFAULT_MATCH: Match
-    PLAIN: re.Pattern[bytes]  # matches as many plain lines as there are
-
-    def plain_names(self, run: bytes, /) -> list[Name]: ...  # one a line
-    def read(self, line: bytes, match: Match, rules: Rules, /) -> None: ...  # any line; raises BadLine
-
-
-_FORMATS: dict[str, _Format] = {"domains": domains, "hosts": hosts}
-FORMATS: tuple[str, ...] = tuple(_FORMATS)
-
-_RUN = 65536  # octets taken at once: bounds the memory in use, and more is no faster
+_RUN = 65_536  # octets taken at once: bounds the memory in use, and more is no faster
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
     """A line of a list that states a rule about a name."""
 
-    line: int  # from 1
+    line: int  # from 1; where the rule begins
     text: str  # the line, short and safe to print
     name: Name  # the name that the rule writes
 
 
-def default_match(format_name: str) -> Match:
-    """Return what a name in a list of this format covers if the configuration says nothing."""
-    return _FORMATS[format_name].DEFAULT_MATCH
+def default_match(format_name: str) -> Match | None:
+    """Return what a name in a list of this format covers if the configuration says nothing; None: each line says it."""
+    return _READERS[format_name].default_match
 
 
-def parse(octets: bytes, format_name: str, match: Match) -> Rules:
-    """Return the rules of a list, with the lines that are none. Raises BadList if it has no rule at all.
+def parse(octets: bytes, format_name: str, match: Match | None) -> Rules:
+    """Return the rules of a list, with the lines that are none. Raises BadList if none of them blocks.
 
-    format_name: one of FORMATS. match: what a name without further syntax covers.
+    format_name: one of FORMATS. match: what a name without further syntax covers; None: as the format says.
     """
-    reader, rules = _FORMATS[format_name], Rules()
-    names = text.names_of(rules, match)
-    for number, lines, found in _walk(octets, reader):
-        if found is not None:
-            names += found
-            continue
+    reader, rules = _READERS[format_name](match), Rules()
+    for number, lines, is_plain in _walk(octets, reader):
         try:
-            reader.read(lines, match, rules)
+            _give(reader, lines, rules, is_plain=is_plain)
         except BadLine as error:
-            rules.skip(number, text.shown(lines), _reason(lines, format_name, error))
-    if not len(rules):
+            if rules.skipped_count < SKIPPED_KEPT:
+                rules.skip(number, text.shown(lines), _reason(lines, format_name, error))
+            else:
+                rules.skipped_count += 1
+    reader.finish(rules)
+    if not any(rules.blocked):
         raise BadList(_why_empty(rules, format_name))
     return rules
 
 
-def find(octets: bytes, format_name: str, match: Match, wanted: Collection[Name]) -> list[Found]:
+def find(octets: bytes, format_name: str, match: Match | None, wanted: Collection[Name]) -> list[Found]:
     """Return the lines of a list whose rules write one of the wanted names, in order."""
-    reader, wanted, all_found = _FORMATS[format_name], frozenset(wanted), list[Found]()
-    for number, lines, names in _walk(octets, reader):
-        if names is None:
-            hits = [name for name in _names_of_line(reader, lines, match) if name in wanted]
-            all_found += [Found(number, text.shown(lines), name) for name in hits]
-        elif not wanted.isdisjoint(names):
-            places = [(at, name) for at, name in enumerate(names) if name in wanted]
-            texts = lines.split(b"\n")
-            all_found += [Found(number + at, text.shown(texts[at]), name) for at, name in places]
+    reader, wanted, all_found = _READERS[format_name](match), frozenset(wanted), list[Found]()
+    for number, lines, is_plain in _walk(octets, reader):
+        if is_plain and wanted.isdisjoint(_names(reader, lines, is_plain=True)):
+            continue
+        for at, line in enumerate(lines.splitlines(keepends=True) if is_plain else [lines]):
+            hits = [name for name in _names(reader, line, is_plain=is_plain) if name in wanted]
+            all_found += [Found(number + at, text.shown(line), name) for name in hits]
     return all_found
 
 
-def _walk(octets: bytes, reader: _Format) -> Iterator[tuple[int, bytes, list[Name] | None]]:
-    """Yield runs of plain lines with their names, and every other line with None; first the line's number."""
+def _walk(octets: bytes, reader: Reader) -> Iterator[tuple[int, bytes, bool]]:
+    """Yield a list in parts, each with the number of its first line, and whether it is a run of plain lines."""
     octets = text.to_lines(octets)
     number, at = 1, 0
     while at < len(octets):
-        names: list[Name] | None = None
-        if run := reader.PLAIN.match(octets, at, at + _RUN):
-            names, end = reader.plain_names(run.group()), run.end()
-        else:
-            end = octets.index(b"\n", at) + 1
-        yield number, octets[at : end - 1], names
-        number, at = number + (1 if names is None else len(names)), end
+        run = reader.plain.match(octets, at, at + _RUN) if reader.plain else None
+        end = run.end() if run else reader.end(octets, at)
+        lines = octets[at:end]
+        yield number, lines, run is not None
+        number, at = number + lines.count(b"\n"), end
 
 
-def _names_of_line(reader: _Format, line: bytes, match: Match) -> list[Name]:
+def _give(reader: Reader, lines: bytes, rules: Rules, *, is_plain: bool) -> None:
+    if is_plain:
+        reader.take(lines, rules)
+    elif len(lines) > text.MAX_LINE:
+        raise BadLine(f"{len(lines) - 1} octets long; a line has less than {text.MAX_LINE}")
+    else:
+        reader.read(lines, rules)
+
+
+def _names(reader: Reader, lines: bytes, *, is_plain: bool) -> list[Name]:
     rules = Rules()
     with suppress(BadLine):  # `parse` has told it; the rest of the line counts
-        reader.read(line, match, rules)
-    return rules.exact + rules.suffix + rules.below
+        _give(reader, lines, rules, is_plain=is_plain)
+    allowed = (text.part(rules, kind, allows=True) for kind in text.KINDS)
+    return [name for names in (*rules.blocked, *allowed) for name in names]
 
 
 def _reason(line: bytes, format_name: str, error: BadLine) -> str:
     """Return why a line is no rule: the syntax it is in, if that is known, says more than the error."""
-    looks_like = syntax.of_line(text.shown(b" ".join(line.split()), limit=1024))
-    if looks_like in (None, format_name):
+    looks_like = None if len(line) > text.MAX_LINE else syntax.of_line(text.shown(b" ".join(line.split()), limit=1024))
+    if looks_like in (None, format_name, *_READERS[format_name].also_reads):
         return str(error)
     if looks_like == "url":
         return "a URL; write the host name alone"
@@ -114,10 +119,13 @@ def _reason(line: bytes, format_name: str, error: BadLine) -> str:
 
 
 def _why_empty(rules: Rules, format_name: str) -> str:
+    if len(rules):
+        return f"it blocks nothing: only allow rules, which limit this list alone; {rules.skipped_count} lines skipped"
     if not rules.skipped_count:
         return "the list has no rule: nothing in it but comments and empty lines"
     looks_like = syntax.of_lines(skipped.text for skipped in rules.skipped)
-    hint = f", looks like {looks_like}" if looks_like not in (None, format_name) else ""
+    is_known = looks_like in (None, format_name, *_READERS[format_name].also_reads)
+    hint = "" if is_known else f", looks like {looks_like}"
     first = rules.skipped[0]
     return (
         f"0 of {rules.skipped_count} lines understood, expected format {format_name}{hint}; "

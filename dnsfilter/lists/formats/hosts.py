@@ -10,37 +10,44 @@ from dnsfilter.core.names import Name
 from dnsfilter.core.rules import Match, Rules
 from dnsfilter.lists.errors import BadLine
 from dnsfilter.lists.formats import text
+from dnsfilter.lists.formats.reader import Reader
 
-DEFAULT_MATCH = Match.EXACT
-PLAIN = re.compile(rb"(?:(?:0\.0\.0\.0|127\.0\.0\.1|::1?)[ \t]++(?!localhost)" + text.PLAIN_NAME + rb"\n)+")
+PLAIN_LINE = rb"(?:0\.0\.0\.0|127\.0\.0\.1|::1?)" + text.SPACE + rb"(?!localhost)" + text.PLAIN_NAME + rb"\n"
 
 _BOILERPLATE = re.compile(r"localhost[46]?(?:\.localdomain[46]?)?|local|broadcasthost|ip6-[a-z]+", re.IGNORECASE)
 
 
+class Hosts(Reader):
+    default_match = Match.EXACT
+    plain = re.compile(b"(?:" + PLAIN_LINE + b")+")
+
+    def take(self, run: bytes, rules: Rules) -> None:
+        names = text.part(rules, self._kind)
+        names += plain_names(run)
+
+    def read(self, line: bytes, rules: Rules) -> None:
+        words = text.decode(line.split(b"#", maxsplit=1)[0]).split()
+        if not words:
+            return
+        if not text.is_address(words[0]):
+            raise BadLine("does not begin with an address; a hosts line is an address, then names")
+        add_names(words, text.part(rules, self._kind))
+
+
 def plain_names(run: bytes) -> list[Name]:
-    """Return the names of a run of lines that PLAIN matches."""
+    """Return the names of a run of lines of the form PLAIN_LINE."""
     return text.plain_names(run.lower().split()[1::2])
 
 
-def read(line: bytes, match: Match, rules: Rules) -> None:
-    """Add the rules of one line, if it has any. Raises BadLine, after adding those that are right."""
-    words = text.decode(line.split(b"#", maxsplit=1)[0]).split()
-    if not words:
-        return
+def add_names(words: list[str], names: list[Name]) -> None:
+    """Add the names of a line of words: an address, then names. Raises BadLine, after adding those that are right."""
     address, *hosts = words
-    if not text.is_address(address):
-        raise BadLine("does not begin with an address; a hosts line is an address, then names")
     if not hosts:
         raise BadLine("an address without a name")
-    bad: BadLine | None = None
-    for host in hosts:
-        if host == address or _BOILERPLATE.fullmatch(host):
-            continue
-        try:
-            if "*" in host:
-                raise BadLine("hosts files have no wildcards; set match: suffix, or format: domains")
-            text.names_of(rules, match).append(text.rule_name(host))
-        except BadLine as error:
-            bad = bad or BadLine(f"{text.shown(host.encode())}: {error}" if len(hosts) > 1 else str(error))
-    if bad:
-        raise bad
+    text.add_all(names, [host for host in hosts if host != address and not _BOILERPLATE.fullmatch(host)], _name)
+
+
+def _name(host: str) -> Name:
+    if "*" in host:
+        raise BadLine("hosts files have no wildcards; set match: suffix, or format: domains")
+    return text.rule_name(host)

@@ -7,10 +7,12 @@ from collections.abc import Iterable
 from dnsfilter.lists.formats.text import is_address
 
 _SYNTAXES = {
-    "dnsmasq": re.compile(r"(?:address|server|local|ipset|nftset)=/"),
+    "dnsmasq": re.compile(r"(?:address|server|local|ipset|nftset|rebind-domain-ok)\s*=\s*/|(?:bogus-nx|conf-)\w+="),
     "regular expression": re.compile(r"/.*/$|\(?\^|.*\(\^\|\\\."),
     "adblock": re.compile(r"\|\||@@|\|https?:|\[Adblock|[^ ]*#[@?$%]?#|[^ ]*\^(?:$|[$|])", re.IGNORECASE),
-    "rpz": re.compile(r"\$(?:TTL|ORIGIN)\b|\S*\s+(?:\d+\s+)?(?:IN\s+)?(?:CNAME|A|AAAA|TXT|SOA|NS)\s", re.IGNORECASE),
+    "rpz": re.compile(
+        r"\$(?:TTL|ORIGIN|INCLUDE|GENERATE)\b|\S*\s+(?:(?:\d+|IN)\s+){0,2}(?:CNAME|A|AAAA|TXT|SOA|NS)\s", re.IGNORECASE
+    ),
     "html": re.compile(r"</?[a-z!]", re.IGNORECASE),
     "url": re.compile(r"[a-z]+://[^ ]", re.IGNORECASE),
     "domains": re.compile(r"(?:\*\.)?[a-z0-9_-]+(?:\.[a-z0-9_-]+)*\.[a-z][a-z0-9_-]*\.?$", re.IGNORECASE),
@@ -20,7 +22,7 @@ _SYNTAXES = {
 def of_line(line: str) -> str | None:
     """Return the name of the syntax that the line looks like; None: none that is known."""
     address, *names = line.split(maxsplit=1)[:2] or [""]
-    if names and is_address(address):
+    if names and is_address(address) and not _SYNTAXES["rpz"].match(line):
         return "hosts"
     return next((name for name, pattern in _SYNTAXES.items() if pattern.match(line)), None)
 

@@ -3,20 +3,27 @@
 A line is plain when it needs no judgement: letters, digits, `-` and `_` in labels, and
 a name of right length. One regular expression finds runs of such lines; in each line
 it reads 253 characters at most and gives none back (possessive), so hostile lists cost
-linear time.
+linear time. White space in plain lines is bounded, too: see MAX_LINE.
 """
 
 import codecs
 import ipaddress
 import re
+from collections.abc import Callable
+from typing import Literal, TypeAlias, get_args
 
 from dnsfilter.core.names import MAX_LABEL, ROOT, BadName, Name, from_text, parent
-from dnsfilter.core.rules import Match, Rules
+from dnsfilter.core.rules import Rules
 from dnsfilter.lists.errors import BadLine, BadList
+
+MAX_LINE = 65_536  # octets; what is longer was never meant to be read
+Kind: TypeAlias = Literal["exact", "suffix", "below"]  # what a rule covers, as the parts of Rules are called
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 # Two labels or more, 253 characters at most (255 octets as a name). The last label starts
 # with a letter, so that no address looks like a name.
 PLAIN_NAME = rb"(?=[^\n]{3,253}+\n)(?:[A-Za-z0-9_-]{1,63}+\.)++[A-Za-z][A-Za-z0-9_-]{0,62}+"
+SPACE = rb"[ \t]{1,64}+"  # between the words of a plain line
 
 _LENGTH_OCTETS = [bytes([length]) for length in range(MAX_LABEL + 1)]
 _LONGEST_TEXT = 1024  # characters; a name of 255 octets, each written \DDD, has fewer
@@ -75,9 +82,26 @@ def rule_name(word: str) -> Name:
         name = from_text(word)
     except BadName as error:
         raise BadLine(str(error)) from None
+    return bounded(name)
+
+
+def bounded(name: Name) -> Name:
+    """Return the name, if a rule may name so much. Raises BadLine."""
     if parent(name) == ROOT:
         raise BadLine("less than two labels; a whole top-level domain is too much to block")
     return name
+
+
+def add_all(names: list[Name], words: list[str], read: Callable[[str], Name] = rule_name) -> None:
+    """Add the names that words write. One bad word does not cost the others: raises the first BadLine at the end."""
+    bad: BadLine | None = None
+    for word in words:
+        try:
+            names.append(read(word))
+        except BadLine as error:
+            bad = bad or BadLine(f"{shown(word.encode())}: {error}" if len(words) > 1 else str(error))
+    if bad:
+        raise bad
 
 
 def is_address(word: str) -> bool:
@@ -91,9 +115,10 @@ def is_address(word: str) -> bool:
     return True
 
 
-def names_of(rules: Rules, match: Match) -> list[Name]:
-    """Return the part of the rules that a name without further syntax belongs to."""
-    return rules.exact if match is Match.EXACT else rules.suffix
+def part(rules: Rules, kind: Kind, *, allows: bool = False) -> list[Name]:
+    """Return the part of the rules that a name belongs to, to add to it."""
+    found: list[Name] = getattr(rules, f"allow_{kind}" if allows else kind)
+    return found
 
 
 def shown(octets: bytes, limit: int = 60) -> str:
