@@ -30,6 +30,7 @@ lint: .venv/.test
 	.venv/bin/ruff format --check . bench/run
 	.venv/bin/mypy
 	.venv/bin/mypy bench/run
+	.venv/bin/mypy curation/generate.py curation/measure.py
 
 # A copy is built, so that root leaves no files in the tree and no older build/ gets into the package.
 install:

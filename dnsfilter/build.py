@@ -27,7 +27,7 @@ from dnsfilter.config.values import Address
 from dnsfilter.core.clients import ClientRow, Network, Style
 from dnsfilter.core.exemptions import Exemption
 from dnsfilter.core.index import Builder, Chunk, Index
-from dnsfilter.core.names import to_text
+from dnsfilter.core.names import ancestry, to_text
 from dnsfilter.core.policy import CANARY, Policy
 from dnsfilter.core.rules import Rules
 from dnsfilter.core.special import CANARIES
@@ -202,6 +202,8 @@ def _allowed_again(loaded: Loaded, builder: Builder, names: tuple[str, ...]) -> 
 def _state(each: Admitted) -> ListState:
     origin, rules = each.source, each.rules
     names = rules.suffix or rules.exact or [b"\1x" + name for name in rules.below]
+    if allowed := {*rules.allow_exact, *rules.allow_suffix, *rules.allow_below}:
+        names = [name for name in names if allowed.isdisjoint(ancestry(name))]
     step = max(1, len(names) // SAMPLES)
     return ListState(
         name=origin.name,

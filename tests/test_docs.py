@@ -229,10 +229,15 @@ def _model(annotation: Any) -> tuple[type[BaseModel] | None, str]:
 
 KEY_ROWS = rows(CONFIGURATION, "key", "type", "default", "meaning")
 # What has to stand beside a key so that it can be tried.
-REMOTE = {"url": "https://lists.example/mine.txt"}
+REMOTE: Mapping[str, Any] = MappingProxyType({"url": "https://lists.example/mine.txt"})
 BESIDE: Mapping[str, Mapping[str, Any]] = MappingProxyType(
-    {"lists.NAME": {"file": "mine.txt"}, "groups.NAME": {"block": []}}
-    | {f"lists.NAME.{key}": REMOTE for key in ("refresh", "max_growth", "max_rejected")}
+    {
+        "lists.NAME": {"file": "mine.txt"},
+        "groups.NAME": {"block": []},
+        "lists.NAME.refresh": REMOTE,
+        "lists.NAME.max_growth": REMOTE,
+        "lists.NAME.max_rejected": REMOTE,
+    }
 )
 
 

@@ -103,7 +103,10 @@ THIRD_PARTIES: dict[str, set[str]] = {
 
 # Reading YAML costs memory and time: the process that answers does not load what reads it, nor the builder.
 SERVING = "service"
-NOT_SERVING = {"admission", "build", "fetch", "config", "cli", "yaml", "pydantic", "dnslib", "httpx", "rich"}
+NOT_SERVING = {
+    *("admission", "build", "fetch", "config", "cli"),
+    *("yaml", "pydantic", "dnslib", "dns", "httpx", "rich", "publicsuffixlist", "tenacity"),
+}
 
 
 def modules() -> Iterator[tuple[str, ast.Module]]:

@@ -104,7 +104,7 @@ def _rules(inputs: build.Inputs, found: control.Json, in_force: dict[str, str]) 
     wanted = {from_text(candidate) for candidate in found["candidates"]}
     rules = []
     for each in inputs.sources:
-        if each.name not in found["lists"]:
+        if each.name not in (*found["lists"], *found["group_lists"]):  # one that allows the name does not hold it
             continue
         sha256 = in_force.get(each.name, each.sha256)
         octets = each.copy(sha256) or each.octets or b""

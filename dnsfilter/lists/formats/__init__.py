@@ -29,6 +29,7 @@ _READERS: dict[str, type[Reader]] = {
 FORMATS: tuple[str, ...] = tuple(_READERS)
 
 _RUN = 65_536  # octets taken at once: bounds the memory in use, and more is no faster
+_CUTS = 16  # pieces that a run with a wanted line is cut into
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +70,29 @@ def find(octets: bytes, format_name: str, match: Match | None, wanted: Collectio
     """Return the lines of a list whose rules write one of the wanted names, in order."""
     reader, wanted, all_found = _READERS[format_name](match), frozenset(wanted), list[Found]()
     for number, lines, is_plain in _walk(octets, reader):
-        if is_plain and wanted.isdisjoint(_names(reader, lines, is_plain=True)):
-            continue
-        for at, line in enumerate(lines.splitlines(keepends=True) if is_plain else [lines]):
-            hits = [name for name in _names(reader, line, is_plain=is_plain) if name in wanted]
-            all_found += [Found(number + at, text.shown(line), name) for name in hits]
+        if is_plain:
+            all_found += _find_plain(reader, number, lines, wanted)
+        else:
+            all_found += _found(number, lines, _names(reader, lines, is_plain=False), wanted)
     return all_found
+
+
+def _find_plain(reader: Reader, number: int, run: bytes, wanted: frozenset[Name]) -> Iterator[Found]:
+    """Yield the wanted lines of a run: it is cut into ever smaller ones, and most have none."""
+    names = _names(reader, run, is_plain=True)
+    if wanted.isdisjoint(names):
+        return
+    lines = run.splitlines(keepends=True)
+    if len(lines) == 1:
+        yield from _found(number, run, names, wanted)
+        return
+    step = -(-len(lines) // _CUTS)
+    for at in range(0, len(lines), step):
+        yield from _find_plain(reader, number + at, b"".join(lines[at : at + step]), wanted)
+
+
+def _found(number: int, line: bytes, names: list[Name], wanted: frozenset[Name]) -> Iterator[Found]:
+    return (Found(number, text.shown(line), name) for name in names if name in wanted)
 
 
 def _walk(octets: bytes, reader: Reader) -> Iterator[tuple[int, bytes, bool]]:
