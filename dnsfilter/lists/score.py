@@ -1,6 +1,6 @@
 """How good lists are, against names that somebody else collected: what they miss, and what they block too much."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,25 +14,22 @@ _SECTION = "# =="
 
 
 class Blocked:
-    """What the rules of one list block, without an index: the same answer, written for reading.
-
-    The most specific statement decides.
-    """
+    """What the rules of one list block: what the index answers, from plain sets."""
 
     def __init__(self, rules: Rules) -> None:
         self._at = {*rules.exact, *rules.suffix}
         self._below = {*rules.suffix, *rules.below}
-        self._allow_at = {*rules.allow_exact, *rules.allow_suffix}
-        self._allow_below = {*rules.allow_suffix, *rules.allow_below}
+        self._open_at = {*rules.allow_exact, *rules.allow_suffix}
+        self._open_below = {*rules.allow_suffix, *rules.allow_below}
 
-    def __contains__(self, name: object) -> bool:
-        assert isinstance(name, bytes)  # noqa: S101
-        if name in self._allow_at:
+    def blocks(self, name: Name) -> bool:
+        """Tell whether the list blocks a name. What is said nearer to it decides; of one name, what is allowed."""
+        if name in self._open_at:
             return False
         if name in self._at:
             return True
         for above in ancestry(parent(name)):
-            if above in self._allow_below:
+            if above in self._open_below:
                 return False
             if above in self._below:
                 return True
@@ -44,15 +41,17 @@ class Score:
     """How lists do on one file of names, or on one section of it."""
 
     file: str
-    section: str  # empty: the whole file
+    section: str  # empty: what stands before the first, or all of a file of names to block
     is_wanted: bool  # whether its names ought to be blocked
     names: int = 0
+    blocked: int = 0
+    unread: int = 0  # lines that are no names, which count as nothing
     offending: list[str] = field(default_factory=list)  # missed, or blocked though they must not be
 
     @property
-    def blocked(self) -> int:
-        """How many of the names are blocked."""
-        return self.names - len(self.offending) if self.is_wanted else len(self.offending)
+    def share(self) -> float:
+        """The part of its names that is blocked: recall, or else over-blocking."""
+        return self.blocked / self.names if self.names else 0.0
 
 
 def score(lists: Sequence[Rules], directory: Path) -> list[Score]:
@@ -64,31 +63,38 @@ def score(lists: Sequence[Rules], directory: Path) -> list[Score]:
     files = sorted(directory.rglob("*.txt"))
     if not files:
         raise BadList(f"{directory} has no *.txt files to score on")
-    return [found for path in files for found in _score_file(blocked, path, str(path.relative_to(directory)))]
+    found = list[Score]()
+    for path in files:
+        is_wanted = not path.name.startswith(MUST_NOT_BLOCK)
+        found += _score(blocked, read_file(path), str(path.relative_to(directory)), is_wanted=is_wanted)
+    return found
 
 
-def _score_file(blocked: Sequence[Blocked], path: Path, shown: str) -> Iterator[Score]:
-    is_wanted = not path.name.startswith(MUST_NOT_BLOCK)
-    for section, names in _sections(path, is_wanted=is_wanted):
-        found = Score(shown, section, is_wanted)
-        for name in names:
-            found.names += 1
-            if any(name in each for each in blocked) is not is_wanted:
-                found.offending.append(to_text(name))
-        if found.names:
-            yield found
-
-
-def _sections(path: Path, *, is_wanted: bool) -> Iterator[tuple[str, Iterable[Name]]]:
-    section, names = "", dict[Name, None]()
-    for line in read_file(path).decode(errors="replace").splitlines():
+def _score(blocked: Sequence[Blocked], octets: bytes, file: str, *, is_wanted: bool) -> Iterator[Score]:
+    """Yield a score for each section that has names. A name counts once in each."""
+    found, seen = Score(file, "", is_wanted), set[Name]()
+    for line in octets.decode("utf-8-sig", errors="replace").splitlines():
         if line.startswith(_SECTION) and not is_wanted:
-            yield section, names
-            section, names = line.removeprefix(_SECTION).strip().partition(" (")[0], {}
+            if found.names or found.unread:
+                yield found
+            found, seen = Score(file, line.removeprefix(_SECTION).partition("(")[0].strip(), is_wanted), set()
         text = line.partition("#")[0].strip()
-        if text:
-            try:
-                names[from_text(text)] = None
-            except BadName:
-                continue
-    yield section, names
+        if not text:
+            continue
+        try:
+            name = from_text(text)
+        except BadName:
+            found.unread += 1
+            continue
+        if name not in seen:
+            seen.add(name)
+            _count(found, name, is_blocked=any(each.blocks(name) for each in blocked))
+    if found.names or found.unread:
+        yield found
+
+
+def _count(found: Score, name: Name, *, is_blocked: bool) -> None:
+    found.names += 1
+    found.blocked += is_blocked
+    if is_blocked is not found.is_wanted:
+        found.offending.append(to_text(name))
