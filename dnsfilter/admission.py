@@ -272,7 +272,8 @@ def _last_good(source: Source, fault: str, store: Store) -> Admitted:
 def _read(source: Source, octets: bytes) -> Admitted:
     """Return the rules in octets, without those that guards refuse. Raises BadList."""
     rules = formats.parse(octets, source.format, source.match)
-    found = Admitted(source, rules, hashlib.sha256(octets).hexdigest(), octets)
+    is_now = octets is source.octets
+    found = Admitted(source, rules, source.sha256 if is_now else hashlib.sha256(octets).hexdigest(), octets)
     if source.kind == "built-in":
         return found  # judged when they were curated
     if refused := guards().refuse(rules, is_written=source.kind == "inline"):

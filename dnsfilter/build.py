@@ -38,7 +38,7 @@ from dnsfilter.settings import Endpoint, ListState, Request, Settings
 from dnsfilter.snapshot import IN_FORCE, BadSnapshot, Head, Reader, policy_of, write
 
 SAMPLES = 8  # names of each list that readiness checks may ask for
-SKIPPED_SHOWN = 20  # skipped lines of a list that `status` and `check` print
+SKIPPED_SHOWN = 100  # skipped lines of a list that commands may print
 
 # Who may ask where `access` is not written: loopback, private and link-local ranges.
 PRIVATE = (
@@ -377,4 +377,6 @@ def _is_built_from(path: Path, inputs: str) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(_child())
+    status = _child()
+    sys.stdout.flush()
+    os._exit(status)  # taking a million names apart one by one would make who waits wait longer

@@ -102,9 +102,9 @@ THIRD_PARTIES: dict[str, set[str]] = {
 }
 
 # Reading YAML costs memory and time: the process that answers does not load what reads it, nor the builder.
-SERVING = "service"
+SERVING = "cli.run"
 NOT_SERVING = {
-    *("admission", "build", "fetch", "config", "cli"),
+    *("admission", "build", "fetch", "config"),
     *("yaml", "pydantic", "dnslib", "dns", "httpx", "rich", "publicsuffixlist", "tenacity"),
 }
 

@@ -4,7 +4,8 @@ from argparse import Namespace
 from pathlib import Path
 
 from dnsfilter import changes, child, control
-from dnsfilter.cli.output import build_all, dump, say
+from dnsfilter.cli.configured import build_all
+from dnsfilter.cli.output import dump, say
 from dnsfilter.snapshot import IN_FORCE, Head
 
 

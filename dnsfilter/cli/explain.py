@@ -10,7 +10,8 @@ from dnslib import QTYPE, DNSRecord
 
 from dnsfilter import build, control, explain
 from dnsfilter.admission import Source
-from dnsfilter.cli.output import build_all, complain, dump, moment, say, state_of
+from dnsfilter.cli.configured import build_all, state_of
+from dnsfilter.cli.output import complain, dump, moment, say
 from dnsfilter.config import times
 from dnsfilter.config.load import load
 from dnsfilter.config.problems import ConfigError, Wrong

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -14,7 +15,8 @@ from rich.text import Text
 
 from dnsfilter import admission, build, control
 from dnsfilter.admission import Source
-from dnsfilter.cli.output import build_all, complain, dump, say, state_of
+from dnsfilter.cli.configured import build_all, state_of
+from dnsfilter.cli.output import complain, dump, say
 from dnsfilter.config.problems import ConfigError
 from dnsfilter.config.sets import expand
 from dnsfilter.control import Json
@@ -33,6 +35,7 @@ WIDE = 10_000  # columns, where no terminal bounds them
 _HEAD = 16_384  # octets by which a file's format is known
 _UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
 _NUMBERS = ("entries", "skipped", "line", "names", "blocked", "share")  # columns to the right
+_LONG = ("source", "file", "name", "what")  # those that give way on a narrow terminal
 
 # What is told of a list, by a server or by the files.
 _TOLD = (
@@ -57,7 +60,8 @@ def main(options: Namespace) -> int:
 def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        table.add_column(column, justify="right" if column in _NUMBERS else "left", overflow="fold")
+        justify: Literal["left", "right"] = "right" if column in _NUMBERS else "left"
+        table.add_column(column, justify=justify, overflow="fold", no_wrap=column not in _LONG)
     return table
 
 

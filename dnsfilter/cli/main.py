@@ -5,6 +5,7 @@ Exit status: 0 done; 1 the thing asked about is wrong or failed; 2 usage or conf
 
 import argparse
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -69,6 +70,10 @@ def _command(
 
 def _lists(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     lists = _command(commands, "lists", "each list: source, age, entries, skipped lines with reasons; lint; score")
+    lists.epilog = (
+        "Exit 1: a list is not as its source says; lint found more than entries without evidence; "
+        "score found a name blocked that must not be."
+    )
     lists.add_argument(
         *("action",),
         nargs="?",
@@ -106,6 +111,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words and words[0] in PLANNED:
         print(f"dnsfilter {words[0]} is not available in this version", file=sys.stderr)
         return 2
+    for stream in (sys.stdout, sys.stderr):  # a terminal that knows ASCII alone must not end a command
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     options = parser().parse_args(words)
     options.config = config_path(options.config)
     command = importlib.import_module(f"dnsfilter.cli.{options.command}")

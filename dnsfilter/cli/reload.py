@@ -3,7 +3,8 @@
 from argparse import Namespace
 
 from dnsfilter import control
-from dnsfilter.cli.output import complain, say, state_of
+from dnsfilter.cli.configured import state_of
+from dnsfilter.cli.output import complain, say
 from dnsfilter.config.problems import ConfigError
 
 

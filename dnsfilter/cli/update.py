@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
 
 from dnsfilter import admission, build, control, fetch
-from dnsfilter.cli.output import complain, dump, say, state_of
+from dnsfilter.cli.configured import state_of
+from dnsfilter.cli.output import complain, dump, say
 from dnsfilter.config.problems import ConfigError
 from dnsfilter.control import Json
 from dnsfilter.settings import Request

@@ -232,8 +232,8 @@ class Builder:
     def chunks(self) -> Iterator[Chunk]:
         """Resolve and yield all names; the builder is of no use afterwards."""
         self._open_above_protected()
-        self._merge_ancestors()
-        self._open_protected()
+        for name in sorted(self._merge_ancestors()):
+            self._replace(name, self._of(name).without_blocks())
         groups: defaultdict[int, list[Name]] = defaultdict(list)
         for name, code in self._codes.items():
             groups[code].append(name)
@@ -261,8 +261,10 @@ class Builder:
             if lists:
                 self._replace(above, self._of(above).without_blocks(lists))
 
-    def _merge_ancestors(self) -> None:
+    def _merge_ancestors(self) -> set[Name]:
+        """Let each name have what is said above it; return the names that are protected, they or a name above."""
         codes, said = self._codes, self._said
+        protected = set(self.protected)
         for name in self.protected:
             codes.setdefault(name, self._code(_SILENCE))
         below = []
@@ -280,12 +282,9 @@ class Builder:
             if both not in merged:
                 merged[both] = self._code(said[both[0]].under(said[both[1]]))
             codes[name] = merged[both]
-
-    def _open_protected(self) -> None:
-        if self.protected:
-            for name in list(self._codes):
-                if not self.protected.isdisjoint(ancestry(name)):
-                    self._replace(name, self._of(name).without_blocks())
+            if above in protected:
+                protected.add(name)
+        return protected
 
     def _replace(self, name: Name, opened: _Said) -> None:
         if opened != self._of(name):

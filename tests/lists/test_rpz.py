@@ -21,12 +21,12 @@ def read(octets: str | bytes) -> Rules:
 def said(rules: Rules) -> set[str]:
     """What the rules say, a word for each."""
     parts = {
-        "exact": rules.exact,
-        "below": rules.below,
+        "exact": rules.exact + rules.suffix,  # a suffix rule is what `x` and `*.x` say together
+        "below": rules.below + rules.suffix,
         "allow": rules.allow_exact,
         "allow below": rules.allow_below,
     }
-    assert (rules.suffix, rules.allow_suffix) == ([], []), "the syntax has neither"
+    assert rules.allow_suffix == [], "the syntax has none"
     return {f"{kind} {to_text(name)}" for kind, names in parts.items() for name in names}
 
 

@@ -119,8 +119,14 @@ class Rpz(Reader):
         assert self._zone is not None  # noqa: S101 - nothing is plain before
         owners = _AFTER_OWNER.split(run.lower())[:-1]
         triggers = [each[: -self._outside] if each.endswith(b".") else each + self._inside for each in owners]
-        rules.exact += text.plain_names([each for each in triggers if not each.startswith(b"*")])
-        rules.below += text.plain_names([each[2:] for each in triggers if each.startswith(b"*")])
+        exact = [each for each in triggers if not each.startswith(b"*")]
+        below = [each[2:] for each in triggers if each.startswith(b"*")]
+        if both := set(exact).intersection(below):  # the usual pair, `x` and `*.x`
+            rules.suffix += text.plain_names([each for each in exact if each in both])
+            exact = [each for each in exact if each not in both]
+            below = [each for each in below if each not in both]
+        rules.exact += text.plain_names(exact)
+        rules.below += text.plain_names(below)
         last = triggers[-1]
         star = _STAR if last.startswith(b"*") else b""
         self._owner = star + text.plain_names([last.removeprefix(b"*.")])[0][:-1] + self._zone
@@ -136,6 +142,13 @@ class Rpz(Reader):
             self._record(Tokenizer(line.decode(errors="replace")), rules)
         except dns.exception.DNSException as error:
             raise BadLine(f"not readable as a record: {str(error).rstrip('.').lower()}") from None
+
+    def finish(self, rules: Rules) -> None:
+        """Say of a name once what two records say: itself, and all below."""
+        if rules.exact and rules.below and (both := set(rules.exact).intersection(rules.below)):
+            rules.suffix += both
+            rules.exact[:] = [name for name in rules.exact if name not in both]
+            rules.below[:] = [name for name in rules.below if name not in both]
 
     def _directive(self, words: list[str]) -> None:
         directive = words[0].upper()
