@@ -52,6 +52,7 @@ class Source:
     kept: Kept | None = None
     config: ListConfig | None = None
     failure: str = ""  # of the last try to fetch it, where an earlier content stands
+    wants_fetch: bool = False  # a remote list of which nothing that counts now is at hand
     sha256: str = ""
 
     def __post_init__(self) -> None:
@@ -185,7 +186,7 @@ def _remote(name: str, entry: ListConfig, url: str, store: Store, request: Reque
         octets = kept.octets(fetched.sha256)
         fault = "" if octets is not None else "what was fetched is damaged on disk, and is fetched again"
     found = Source(name, "url", f"url {without_query(url)}", entry.format, _match(entry), entry.mode, octets, fault)
-    found.kept, found.config = kept, entry
+    found.kept, found.config, found.wants_fetch = kept, entry, octets is None
     if fetched is not None:
         found.checked_at, found.failure = fetched.checked_at, fetched.failure
     if not _is_free(found, request):

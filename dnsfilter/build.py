@@ -223,6 +223,7 @@ def _state(each: Admitted) -> ListState:
         dated=each.dated,
         problem=each.problem,
         refresh_s=origin.config.refresh_s if origin.kind == "url" and origin.config else 0.0,
+        wants_fetch=origin.wants_fetch,
     )
 
 

@@ -24,6 +24,7 @@ Tell = Callable[[Json], None]
 class _Due:
     at: float  # `now`
     failures: int = 0  # in a row
+    lacked: bool = False  # whether it had no content when it was last looked at
 
 
 class Refresher:
@@ -37,19 +38,23 @@ class Refresher:
         self._now, self._wall = now, wall
         self._due: dict[tuple[str, str], _Due] = {}  # by list and source
         self._lock = asyncio.Lock()
+        self._owes_reload = False  # something was fetched that is not judged yet
 
     async def watch(self) -> None:
         """Fetch what is due, for ever."""
         while True:
             await asyncio.sleep(LOOK_S)
-            if due := self._look():
-                await self.update(due)
+            try:
+                if due := self._look():
+                    await self.update(due)
+            except Exception:
+                log.exception("lists were not refreshed")
 
     def _remote(self) -> list[ListState]:
         return [each for each in self._reloader.head.lists if each.refresh_s]
 
     def _look(self) -> list[str]:
-        """Return the lists that are due; a list that is new here is so by when it was checked last."""
+        """Return the lists that are due: a new one by when it was checked last, one that lacks content at once."""
         now, remote = self._now(), self._remote()
         known = {(each.name, each.source): self._due.get((each.name, each.source)) for each in remote}
         self._due = {key: due for key, due in known.items() if due is not None}
@@ -57,6 +62,10 @@ class Refresher:
             if (each.name, each.source) not in self._due:
                 age = max(0.0, self._wall() - self._reloader.checked_at[each.name])
                 self._due[each.name, each.source] = _Due(now + max(0.0, _jittered(each.refresh_s) - age))
+            due = self._due[each.name, each.source]
+            if each.wants_fetch and not due.lacked:
+                due.at = now
+            due.lacked = each.wants_fetch
         return [each.name for each in remote if self._due[each.name, each.source].at <= now]
 
     async def update(
@@ -87,10 +96,12 @@ class Refresher:
                     outcomes.setdefault(name, {"list": name, "outcome": "failed", "reason": str(error)})
             for name, told in outcomes.items():
                 self._note(name, told)
-            if accepted or any(told["outcome"] == "changed" for told in outcomes.values()):
+            self._owes_reload |= bool(accepted) or any(told["outcome"] == "changed" for told in outcomes.values())
+            if self._owes_reload:
                 result = await self._reloader.reload(is_full=False, accept=accepted)
                 if "error" in result:
                     return result
+                self._owes_reload = False
         problems = self._reloader.problems
         return {
             "lists": [self._told(name, told) for name, told in outcomes.items()],

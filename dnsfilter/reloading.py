@@ -175,7 +175,7 @@ class Reloader:
             stamps = {each.path: file_stamp(Path(each.path)) for each in self.head.lists if each.path}
             moved = {path for path, stamp in stamps.items() if judged.setdefault(path, stamp) != stamp}
             for each in self.head.lists:
-                if each.path and each.path not in moved and not each.problem:
+                if not each.refresh_s and each.path not in moved and not each.problem:
                     self.checked_at[each.name] = time.time()
             restless = {path for path in moved if before.get(path) != stamps[path]}
             before = stamps

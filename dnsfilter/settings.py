@@ -63,3 +63,4 @@ class ListState:
     dated: str = ""  # the date that its head states
     problem: str = ""  # why something else than what the source says is in force
     refresh_s: float = 0.0  # of a remote list; 0: none
+    wants_fetch: bool = False  # nothing that its source says now is at hand
