@@ -24,12 +24,13 @@ test: .venv/.test
 bench: .venv/.run
 	bench/run $(BENCHARGS)
 
-# bench/run has no ending to be found by, so it is named.
+# bench/run and bench/scale have no ending to be found by, so they are named.
 lint: .venv/.test
-	.venv/bin/ruff check . bench/run
-	.venv/bin/ruff format --check . bench/run
+	.venv/bin/ruff check . bench/run bench/scale
+	.venv/bin/ruff format --check . bench/run bench/scale
 	.venv/bin/mypy
 	.venv/bin/mypy bench/run
+	.venv/bin/mypy bench/scale
 	.venv/bin/mypy curation/generate.py curation/measure.py
 
 # A copy is built, so that root leaves no files in the tree and no older build/ gets into the package.
