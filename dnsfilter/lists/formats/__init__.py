@@ -29,6 +29,7 @@ _READERS: dict[str, type[Reader]] = {
 FORMATS: tuple[str, ...] = tuple(_READERS)
 
 _RUN = 65_536  # octets taken at once: bounds the memory in use, and more is no faster
+_LINE_TOLD = 200  # characters of a line that is found: its comment may say why it is there
 _CUTS = 16  # pieces that a run with a wanted line is cut into
 
 
@@ -92,7 +93,7 @@ def _find_plain(reader: Reader, number: int, run: bytes, wanted: frozenset[Name]
 
 
 def _found(number: int, line: bytes, names: list[Name], wanted: frozenset[Name]) -> Iterator[Found]:
-    return (Found(number, text.shown(line), name) for name in names if name in wanted)
+    return (Found(number, text.shown(b" ".join(line.split()), _LINE_TOLD), name) for name in names if name in wanted)
 
 
 def _walk(octets: bytes, reader: Reader) -> Iterator[tuple[int, bytes, bool]]:
