@@ -136,7 +136,9 @@ def _without(names: set[str], elsewhere: set[str], listed: set[str]) -> tuple[in
 
 
 def _over_blocked(name: str, listed: set[str], folder: Path) -> bool:
-    innocent = set().union(*map(names_in, folder.rglob("must-not-block.txt")))
+    innocent: set[str] = set().union(*map(names_in, folder.rglob("must-not-block.txt")))
+    if not innocent:
+        raise SystemExit(f"{folder} has no must-not-block.txt: nothing says what must not be blocked")
     hit = sorted(innocent - set(missed(innocent, listed)))
     return report(f"must not be blocked, {name}", len(innocent), hit, 1.0)
 
