@@ -55,6 +55,11 @@ class Reloader:
         return {**built, **self.unfetched, **self._unusable}
 
     @property
+    def _to_come(self) -> dict[str, str]:
+        """Remote lists that nothing is wrong with but that they have not been fetched yet."""
+        return {each.name: each.problem for each in self.head.lists if each.wants_fetch and each.problem}
+
+    @property
     def is_successful(self) -> bool:
         """Whether the last reload took over all that is on this machine; remote lists come and go."""
         return not self._refused and not any(each.problem for each in self.head.lists if not each.refresh_s)
@@ -113,8 +118,8 @@ class Reloader:
                 self._refused = ""
             return {
                 "changes": told,
-                "warnings": list(self.head.warnings),
-                "problems": {each.name: each.problem for each in self.head.lists if each.problem},
+                "warnings": [*self.head.warnings, *(f"list '{name}': {text}" for name, text in self._to_come.items())],
+                "problems": {name: text for name, text in self.problems.items() if name not in self._to_come},
                 "policy": {"hash": self.head.hash, "generation": self._generation},
             }
 

@@ -19,7 +19,7 @@ FOLDER = "lists"  # in the state directory
 UNUSED_S = 30 * 86_400  # after which the copies of a list that is no longer configured go
 SETTLED_S = 60  # younger contents may be about to get the document that points to them
 
-_OCTETS = ".list"
+_OCTETS, _PARTIAL = ".list", ".partial"
 T = TypeVar("T")
 
 
@@ -107,18 +107,19 @@ class Kept:
 
     def _read(self, name: str, kind: type[T]) -> T | None:
         try:
-            return kind(**json.loads((self.folder / name).read_bytes())["known"])
+            document = json.loads((self.folder / name).read_bytes())
+            return kind(**document["known"]) if document["digest"] == _digest(document["known"]) else None
         except (OSError, ValueError, TypeError, KeyError):
             return None
 
     def _document(self, name: str, known: dict[str, Any]) -> None:
-        document = {"list": self.name, "source": self.source, "known": known}
+        document = {"list": self.name, "source": self.source, "known": known, "digest": _digest(known)}
         self._write(name, json.dumps(document, indent=1).encode())
 
     def _write(self, name: str, octets: bytes) -> None:
         """Write whole or not at all, for the eyes of the state directory's owner only."""
         owner = _owned_folder(self.folder)
-        partial = self.folder / f"{name}.{os.getpid()}.partial"
+        partial = self.folder / f"{name}.{os.getpid()}{_PARTIAL}"
         try:
             with partial.open("wb") as file:
                 os.fchmod(file.fileno(), 0o600)
@@ -133,10 +134,10 @@ class Kept:
             raise
 
     def _sweep(self) -> None:
-        """Remove contents that no document points to."""
+        """Remove contents that no document points to, and what a process that was killed left half written."""
         pointers = (self.good, self.fetched)
         wanted = {each.sha256 + _OCTETS for each in pointers if each is not None}
-        for path in self.folder.glob("*" + _OCTETS):
+        for path in [*self.folder.glob("*" + _OCTETS), *self.folder.glob("*" + _PARTIAL)]:
             if path.name not in wanted and _age(path) > SETTLED_S:
                 path.unlink(missing_ok=True)
 
@@ -191,6 +192,10 @@ class Store:
                     break
                 except (OSError, ValueError, TypeError, KeyError):
                     continue
+
+
+def _digest(known: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
 
 def _age(path: Path) -> float:

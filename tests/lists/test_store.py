@@ -84,15 +84,29 @@ def test_a_damaged_content_is_none_until_it_is_kept_again(store: Store, damage: 
     assert kept.octets(sha(octets)) == octets
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"known": {}}', '{"known": {"sha256": 1}}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"known": {}}', '{"known": {"sha256": 1}}', "another digit"])
 def test_a_damaged_document_is_none(store: Store, text: str) -> None:
     kept = store.kept("ban", URL)
     kept.keep(b"a\n", good(b"a\n"))
+    if text == "another digit":
+        text = (kept.folder / "good.json").read_text().replace('"entries": 1', '"entries": 7')
+        assert '"entries": 7' in text
     for name in ("good.json", "fetched.json", "refused.json"):
         (kept.folder / name).write_text(text)
     assert (kept.good, kept.fetched, kept.refused) == (None, None, None)
     assert list(store.others(store.kept("ban", OTHER))) == []
     store.tidy([kept])
+
+
+def test_what_a_process_left_half_written_goes_in_time(store: Store) -> None:
+    kept = store.kept("ban", URL)
+    kept.keep(b"1\n", good(b"1\n"))
+    old, new = kept.folder / "a.list.1.partial", kept.folder / "b.list.2.partial"
+    for path in (old, new):
+        path.write_bytes(b"half")
+    os.utime(old, (0, old.stat().st_mtime - SETTLED_S - 1))
+    kept.keep(b"1\n", good(b"1\n"))
+    assert (old.exists(), new.exists()) == (False, True)
 
 
 def test_a_content_lasts_while_a_document_points_to_it(store: Store) -> None:
