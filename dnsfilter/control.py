@@ -67,6 +67,7 @@ class ControlServer:
         self._path = state / SOCKET
         self._commands = commands
         self._server: asyncio.Server | None = None
+        self._serving: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Listen. Raises OSError."""
@@ -78,12 +79,18 @@ class ControlServer:
             os.umask(before)
 
     async def stop(self) -> None:
-        """Listen no more."""
+        """Listen no more, and leave commands that are being done."""
         if self._server is not None:
             self._server.close()
             self._path.unlink(missing_ok=True)
+        for task in self._serving:
+            task.cancel()
+        await asyncio.gather(*self._serving, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101
+        self._serving.add(task)
         try:
             async with asyncio.timeout(REQUEST_S):
                 line = await reader.readline()
@@ -96,9 +103,12 @@ class ControlServer:
             await writer.drain()
         except (OSError, ValueError, RecursionError, TimeoutError):
             log.debug("a control connection broke off", exc_info=True)
+        except asyncio.CancelledError:
+            log.debug("a command was left undone: the service ends")  # asyncio takes a cancelled task here for a fault
         finally:
+            self._serving.discard(task)
             writer.close()
-            with suppress(OSError):
+            with suppress(OSError, asyncio.CancelledError):
                 await writer.wait_closed()
 
     async def _answer(self, line: bytes, tell: Tell) -> Json:

@@ -77,7 +77,8 @@ async def run(request: Request, names: Collection[str] | None, tell: Tell) -> No
             try:
                 told = await _fetch(store.kept(name, str(entry.url)), entry, ask, _paced(name, tell))
             except OSError as error:  # one full disk, and yet the others may fit
-                told = {"outcome": "failed", "reason": f"{error.filename} cannot be written: {error.strerror}"}
+                where = error.filename or store.kept(name, str(entry.url)).folder
+                told = {"outcome": "failed", "reason": f"{where} cannot be written: {error.strerror}"}
             tell({"list": name, **told})
 
     await asyncio.gather(*(one(name, entry) for name, entry in remote.items() if names is None or name in names))

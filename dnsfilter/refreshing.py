@@ -77,14 +77,23 @@ class Refresher:
         tell: hears of progress.
         """
         outcomes: dict[str, Json] = {}
+        reloads: list[asyncio.Task[Json]] = []
+        accepted = list(accept)
+
+        def reload() -> None:
+            self._owes_reload = True
+            work = self._reloader.reload(is_full=False, accept=accepted)
+            reloads.append(asyncio.get_running_loop().create_task(work))
 
         def take(told: Json) -> None:
-            if "outcome" in told:
-                outcomes[told["list"]] = told
-            else:
+            if "outcome" not in told:
                 tell(told)
+                return
+            outcomes[told["list"]] = told
+            self._note(told["list"], told)
+            if told["outcome"] == "changed":  # a slow list must not hold up the others
+                reload()
 
-        accepted = list(accept)
         async with self._lock:
             try:
                 request = replace(self._request, text=self._reloader.head.config_text)
@@ -92,16 +101,15 @@ class Refresher:
                     await child.fetch(request, names, take)
             except child.Refusal as error:
                 log.error("lists were not fetched: %s", error)
-                for name in [each.name for each in self._remote() if names is None or each.name in names]:
-                    outcomes.setdefault(name, {"list": name, "outcome": "failed", "reason": str(error)})
-            for name, told in outcomes.items():
-                self._note(name, told)
-            self._owes_reload |= bool(accepted) or any(told["outcome"] == "changed" for told in outcomes.values())
-            if self._owes_reload:
-                result = await self._reloader.reload(is_full=False, accept=accepted)
+                for each in self._remote():
+                    if each.name not in outcomes and (names is None or each.name in names):
+                        take({"list": each.name, "outcome": "failed", "reason": str(error)})
+            if not reloads and (accepted or self._owes_reload):
+                reload()
+            for result in await asyncio.gather(*reloads):
                 if "error" in result:
                     return result
-                self._owes_reload = False
+            self._owes_reload = False
         problems = self._reloader.problems
         return {
             "lists": [self._told(name, told) for name, told in outcomes.items()],

@@ -56,8 +56,8 @@ class Reloader:
 
     @property
     def _to_come(self) -> dict[str, str]:
-        """Remote lists that nothing is wrong with but that they have not been fetched yet."""
-        return {each.name: each.problem for each in self.head.lists if each.wants_fetch and each.problem}
+        """Remote lists of which nothing is refused, only nothing newer was fetched: another fetch may mend it."""
+        return {**{each.name: each.problem for each in self.head.lists if each.wants_fetch}, **self.unfetched}
 
     @property
     def is_successful(self) -> bool:
@@ -119,7 +119,11 @@ class Reloader:
             return {
                 "changes": told,
                 "warnings": [*self.head.warnings, *(f"list '{name}': {text}" for name, text in self._to_come.items())],
-                "problems": {name: text for name, text in self.problems.items() if name not in self._to_come},
+                "problems": {
+                    each.name: each.problem
+                    for each in self.head.lists
+                    if each.problem and each.name not in self._to_come
+                },
                 "policy": {"hash": self.head.hash, "generation": self._generation},
             }
 

@@ -35,7 +35,7 @@ def _print(status: control.Json) -> None:
     say(f"policy {policy['hash']}, generation {policy['generation']}, since {moment(status['reloaded_at'])}")
     say(f"listening on {', '.join(status['listen']['dns'])}")
     for each in status["lists"]:
-        changed = moment(each["changed_at"])
+        changed = moment(each["changed_at"]) if each["changed_at"] else "never"
         say(f"list '{each['name']}' ({each['source']}): {each['entries']} entries, changed {changed}")
     for each in status["upstreams"]:
         say(f"upstream {each['name']}: {'up' if each['healthy'] else 'DOWN'}, {each['queries']} queries")

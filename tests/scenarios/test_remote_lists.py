@@ -249,6 +249,18 @@ def test_an_admin_takes_over_by_name_what_was_held_back(subscriber: Subscriber) 
         assert (subscriber.entries(), subscriber.degraded(), subscriber.blocks("n9.example")) == (4, "", False)
 
 
+def test_a_list_that_only_drips_holds_up_neither_the_others_nor_the_end(subscriber: Subscriber) -> None:
+    subscriber.site.on("/drip.txt", Reply(subscriber.site.dripping(b"a.example\n", 0.2), framing="chunked"))
+    subscriber.site.on("/brisk.txt", text(numbered(2)))
+    brisk = {"url": subscriber.site.url("/brisk.txt")}
+    config = {
+        "lists": {"ban": {"url": subscriber.site.url("/drip.txt")}, "brisk": brisk},
+        "groups": {"default": {"block": ["ban", "brisk"]}},
+    }
+    with subscriber.up_with("/drip.txt", config=config):
+        eventually("the other one is in force", lambda: subscriber.blocks("n1.example"), SOON_S)
+
+
 def test_a_list_that_names_its_own_server_and_our_upstream_goes_on_being_fetched(subscriber: Subscriber) -> None:
     subscriber.site.on("/own.txt", text(f"{HOST}\nn0.example\n".encode()))
     with subscriber.up_with("/own.txt"):
