@@ -20,7 +20,7 @@ run: .venv/.run
 test: .venv/.test
 	.venv/bin/python -m pytest $(TESTARGS)
 
-# Measures dnsfilter and, where they are installed, dnsdist and unbound: bench/README.md.
+# Measures dnsfilter and, where they are installed, dnsdist and unbound: bench/README.md. Long lists: bench/scale.
 bench: .venv/.run
 	bench/run $(BENCHARGS)
 
@@ -29,8 +29,8 @@ lint: .venv/.test
 	.venv/bin/ruff check . bench/run bench/scale
 	.venv/bin/ruff format --check . bench/run bench/scale
 	.venv/bin/mypy
-	.venv/bin/mypy bench/run
-	.venv/bin/mypy bench/scale
+	.venv/bin/mypy bench/harness.py bench/lookups.py bench/run
+	.venv/bin/mypy bench/harness.py bench/scale
 	.venv/bin/mypy curation/generate.py curation/measure.py
 
 # A copy is built, so that root leaves no files in the tree and no older build/ gets into the package.
