@@ -241,6 +241,7 @@ def _settings(config: Config, upstreams: tuple[Endpoint, ...]) -> Settings:
         cache_entries=config.cache.entries,
         max_ttl=config.cache.max_ttl_s,
         max_negative_ttl=config.cache.max_negative_ttl_s,
+        serve_stale=config.cache.serve_stale_s,
         log_level=config.log.level,
     )
 

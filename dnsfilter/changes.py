@@ -19,6 +19,7 @@ _KEYS = {
     "cache_entries": "cache.entries",
     "max_ttl": "cache.max_ttl",
     "max_negative_ttl": "cache.max_negative_ttl",
+    "serve_stale": "cache.serve_stale",
     "log_level": "log.level",
 }
 

@@ -5,8 +5,9 @@ question would cost more than the question.
 """
 
 import asyncio
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from dnsfilter.core.wire import build, codes
@@ -16,11 +17,12 @@ from dnsfilter.upstream.group import Upstream, UpstreamGroup
 from dnsfilter.upstream.udp import Exchange
 
 SWEEP_S = 0.05  # how exactly time-outs are kept
+STALE_AFTER_S = 1.8  # the client response timer of RFC 8767 section 5
 TCP_TRIES = 2  # a server may close an idle connection just as we ask
 _NAMES_OWN = frozenset({"servfail", "refused", "rcode"})  # failures that may be the name's, not the upstream's
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False)  # made for each question: no default factories
 class _Attempt:
     """What has been done for one question so far."""
 
@@ -28,10 +30,12 @@ class _Attempt:
     group: UpstreamGroup
     deadline: float
     retry_at: float
+    stale_at: float  # from then on those who wait get what is stale
+    exchanges: list[Exchange[Any]]
     asked: tuple[Upstream, ...] = ()  # those that this round has asked
     given_up: tuple[Upstream, ...] = ()  # those that answered, but not with an answer
     silent: Upstream | None = None  # asked last, not heard of yet
-    exchanges: list[tuple[Upstream, Exchange[Any]]] = field(default_factory=list)
+    is_over: bool = False
     task: asyncio.Task[None] | None = None  # the one TCP exchange
 
     def next(self) -> Upstream | None:
@@ -44,7 +48,6 @@ class _Attempt:
             order = [upstream for upstream in left if upstream not in self.asked]
             if not order:  # another round: what was sent may have been lost
                 order, self.asked = left, ()
-        self.asked = (*self.asked, order[0])
         return order[0]
 
 
@@ -69,16 +72,23 @@ class Forwarder:
 
     def ask(self, forward: Forward) -> None:
         """Take a question; its engine hears of the outcome within the deadline."""
-        now = self._now()
-        group = self.groups[forward.zone] if forward.zone < len(self.groups) else self.groups[0]
-        attempt = _Attempt(forward, group, now + self._deadline_s, now + self._timeout_s)
+        now = forward.since
+        group = self.groups[forward.zone if forward.zone < len(self.groups) else 0]
+        stale_at = now + STALE_AFTER_S if forward.has_stale else math.inf
+        attempt = _Attempt(forward, group, now + self._deadline_s, now + self._timeout_s, stale_at, [])
         self._attempts.add(attempt)
         if self._sweep is None:
             self._sweep = asyncio.get_running_loop().call_later(SWEEP_S, self._on_sweep)
-        for upstream in group.probes(now):
-            self._probe(attempt, upstream, now)
-        self._try_next(attempt, now)
-        if self._outbox:  # no upstream could be asked at all
+        if group.is_healthy:
+            self._ask(attempt, group.upstreams[0], now)
+        else:
+            for upstream in group.probes(now):
+                self._probe(attempt, upstream, now)
+            if forward.has_stale and group.is_down:
+                attempt.stale_at = now
+                self._answer_stale(attempt, now)
+            self._try_next(attempt, now)
+        if self._outbox:  # no upstream could be asked at all, or there was no need to wait for one
             self.on_batch_end()
 
     @property
@@ -98,11 +108,12 @@ class Forwarder:
     def on_response(self, exchange: Exchange[tuple[_Attempt, Upstream]], octets: bytes) -> None:
         """Take a response over UDP."""
         attempt, upstream = exchange.purpose
-        is_probe = exchange in self._probes
-        self._probes.discard(exchange)
-        if is_probe and attempt not in self._attempts:
-            upstream.answered(self._now() - exchange.since)  # it is back; the question was answered by another
-        elif not (attempt.forward.by_tcp and octets[2] & codes.TC):  # that much is known already
+        if exchange in self._probes:
+            self._probes.discard(exchange)
+            if attempt.is_over:
+                upstream.answered(self._now() - exchange.since)  # it is back; the question was answered by another
+                return
+        if not (attempt.forward.by_tcp and octets[2] & codes.TC):  # that much is known already
             self._take_response(attempt, upstream, exchange.since, octets)
 
     def on_refused(self, exchange: Exchange[tuple[_Attempt, Upstream]]) -> None:
@@ -124,26 +135,30 @@ class Forwarder:
 
     def _try_next(self, attempt: _Attempt, now: float) -> None:
         """Ask the next upstream; when all have answered without an answer, give up at once."""
-        while True:
-            upstream = attempt.next()
-            if upstream is None:
-                self._give_up(attempt, now)
-                return
-            attempt.retry_at = now + self._timeout_s
-            attempt.silent = upstream
-            attempt.forward.edns = True  # that another one knows no EDNS says nothing of this one
-            if attempt.forward.by_tcp:
-                self._start_tcp(attempt, upstream)
-                return
-            if self._send(attempt, upstream, now):
-                return
-            attempt.given_up = (*attempt.given_up, upstream)
+        upstream = attempt.next()
+        if upstream is None:
+            self._give_up(attempt, now)
+        else:
+            self._ask(attempt, upstream, now)
+
+    def _ask(self, attempt: _Attempt, upstream: Upstream, now: float) -> None:
+        attempt.asked += (upstream,)
+        attempt.retry_at = now + self._timeout_s
+        attempt.silent = upstream
+        attempt.forward.edns = True  # that another one knows no EDNS says nothing of this one
+        if attempt.forward.by_tcp:
+            self._start_tcp(attempt, upstream)
+        elif not self._send(attempt, upstream, now):
+            attempt.given_up += (upstream,)
+            self._try_next(attempt, now)
 
     def _send(self, attempt: _Attempt, upstream: Upstream, now: float) -> bool:
+        """Ask over UDP; False where the question cannot be sent, which is noted."""
         exchange = self._exchange(attempt, upstream, now)
-        if exchange is not None:
-            attempt.exchanges.append((upstream, exchange))
-        return exchange is not None
+        if exchange is None:
+            return False
+        attempt.exchanges.append(exchange)
+        return True
 
     def _probe(self, attempt: _Attempt, upstream: Upstream, now: float) -> None:
         """Ask an upstream that is down the same question: its answer counts, nobody waits for it."""
@@ -162,7 +177,7 @@ class Forwarder:
             return None
 
     def _take_response(self, attempt: _Attempt, upstream: Upstream, since: float, octets: bytes) -> None:
-        if attempt not in self._attempts:
+        if attempt.is_over:
             return
         now = self._now()
         forward = attempt.forward
@@ -179,7 +194,7 @@ class Forwarder:
             self._take_failure(attempt, upstream, "unreachable")
 
     def _take_failure(self, attempt: _Attempt, upstream: Upstream, reason: str) -> None:
-        if attempt not in self._attempts:
+        if attempt.is_over:
             return
         now = self._now()
         upstream.failed(reason, now, counts_against=reason not in _NAMES_OWN)
@@ -194,12 +209,18 @@ class Forwarder:
         heard = any(upstream.health.is_up for upstream in attempt.given_up)
         ede = codes.EDE_NO_REACHABLE_AUTHORITY if heard else codes.EDE_NETWORK_ERROR
         text = "every upstream failed" if heard else "no upstream answers"
-        self._finish(attempt, self._engine.fail(attempt.forward, ede, text, now))
+        self._finish(attempt, self._engine.fail(attempt.forward, ede, text, now, self._wall()))
+
+    def _answer_stale(self, attempt: _Attempt, now: float) -> None:
+        """Let nobody wait longer who can have what was right a while ago; the upstreams are still asked."""
+        if attempt.forward.waiters:
+            self._outbox.extend(self._engine.answer_stale(attempt.forward, now, self._wall()).responses)
 
     def _finish(self, attempt: _Attempt, result: Completed | None = None) -> None:
+        attempt.is_over = True
         self._attempts.discard(attempt)
-        for upstream, exchange in attempt.exchanges:
-            upstream.pool.forget(exchange)
+        for exchange in attempt.exchanges:
+            exchange.forget()
         attempt.exchanges.clear()  # they hold the attempt, and a circle would wait for the collector
         if attempt.task is not None and attempt.task is not asyncio.current_task():
             attempt.task.cancel()
@@ -220,13 +241,16 @@ class Forwarder:
             if now >= attempt.deadline:
                 self._note_silence(attempt, now)
                 self._give_up(attempt, now)
-            elif now >= attempt.retry_at and attempt.task is None:
+                continue
+            if now >= attempt.stale_at:
+                self._answer_stale(attempt, now)
+            if now >= attempt.retry_at and attempt.task is None:
                 self._note_silence(attempt, now)
                 self._try_next(attempt, now)
         for exchange in [each for each in self._probes if now >= each.since + self._timeout_s]:
             self._probes.discard(exchange)
             _attempt, upstream = exchange.purpose
-            upstream.pool.forget(exchange)
+            exchange.forget()
             upstream.failed("timeout", now, counts_against=True)
         self.on_batch_end()
 
@@ -267,4 +291,4 @@ class Forwarder:
 
 def _query(forward: Forward) -> tuple[bytes, bytes]:
     question = forward.name + forward.qtype.to_bytes(2, "big") + b"\0\1"
-    return build.upstream_query(question, cd=forward.cd, do=forward.do, edns=forward.edns), question
+    return build.upstream_query(question, forward.cd, forward.do, forward.edns), question

@@ -11,7 +11,7 @@ from dnsfilter import __version__, explain, readiness, workers
 from dnsfilter.admin import Page, Pages, Server, json_page
 from dnsfilter.control import Command, Json, Tell
 from dnsfilter.core.cache import ChainError, Limits, from_response
-from dnsfilter.core.names import from_text
+from dnsfilter.core.names import BadName, from_text
 from dnsfilter.core.policy import CANARY, ONLY
 from dnsfilter.core.wire.response import FormError, read
 from dnsfilter.engine.interface import Answered, Clock, Engine, Forward
@@ -54,7 +54,13 @@ class Operations:
 
     def commands(self) -> dict[str, Command]:
         """Return the commands of the control socket."""
-        return {"status": self._status, "reload": self._reload, "update": self._update, "explain": self._explain}
+        return {
+            "status": self._status,
+            "reload": self._reload,
+            "update": self._update,
+            "flush": self._flush,
+            "explain": self._explain,
+        }
 
     async def _reasons(self) -> list[str]:
         """Return why the service is not ready; empty when it is."""
@@ -201,6 +207,19 @@ class Operations:
         if names is None and accept:
             names = [name for name in accept if known[name].refresh_s]
         return await self.refresher.update(names, accept, tell)
+
+    async def _flush(self, request: Json, _tell: Tell) -> Json:
+        """Forget cached answers, a few a turn of the loop."""
+        name = request.get("name")
+        try:
+            zone = None if name is None else from_text(str(name))
+        except BadName as error:
+            return {"error": f"{name!r} is no name: {error}"}
+        forgotten = 0
+        for count in self.engine.flush(zone):
+            forgotten += count
+            await asyncio.sleep(0)
+        return {"forgotten": forgotten}
 
     async def _explain(self, request: Json, _tell: Tell) -> Json:
         """Explain by the policy in force, and ask for the chain."""

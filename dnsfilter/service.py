@@ -160,6 +160,7 @@ class Service:
             octets=settings.cache_entries * CACHE_OCTETS_PER_ENTRY,
             max_ttl=settings.max_ttl,
             max_negative_ttl=settings.max_negative_ttl,
+            serve_stale=settings.serve_stale,
         )
         engine_settings = EngineSettings(limits, settings.max_concurrent)
         self._engine = PureEngine(engine_settings, policy_of(head, index), self._ask, now, time.time)

@@ -21,6 +21,7 @@ class Settings:
     cache_entries: int
     max_ttl: int  # seconds
     max_negative_ttl: int
+    serve_stale: int
     log_level: str
 
 
@@ -39,7 +40,10 @@ class Request:
     accept: Sequence[str] = ()  # lists whose content an admin takes over, however it has changed
 
 
-FIXED = ("state", "dns", "admin", "metrics", "max_concurrent", "cache_entries", "max_ttl", "max_negative_ttl")
+FIXED = (
+    *("state", "dns", "admin", "metrics", "max_concurrent"),
+    *("cache_entries", "max_ttl", "max_negative_ttl", "serve_stale"),
+)
 
 
 @dataclass(frozen=True, slots=True)

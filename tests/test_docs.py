@@ -315,6 +315,7 @@ SOME_CHANGE = {
     "cache.entries": "10",
     "cache.max_ttl": "30m",
     "cache.max_negative_ttl": "1m",
+    "cache.serve_stale": "off",
     "log.level": "debug",
     "workers": "2",
     "listen.dns": '["192.0.2.1:53"]',

@@ -67,6 +67,9 @@ CORE: dict[str, set[str]] = {
     "policy": {"clients", "exemptions", "index", "names"},  # knows no messages
     "answer": {"clients", "policy", "special", "wire"},  # knows no lists and no cache
     "cache": {"names", "wire"},  # knows no policy and no upstreams
+    "plain": {"cache", "names", "wire"},
+    "failures": set(),
+    "cookies": {"clients"},  # knows no queries
 }
 
 # What the core takes of the standard library: nothing that has a clock, a file, a socket, a thread or a log.
@@ -77,6 +80,7 @@ PURE = {
     "dataclasses",
     "enum",
     "functools",
+    "hmac",
     "ipaddress",
     "itertools",
     "math",

@@ -16,7 +16,7 @@ from dnsfilter import __version__
 DEFAULT_CONFIG = Path("/etc/dnsfilter/dnsfilter.yaml")
 
 # Commands that have a name already and no code yet.
-PLANNED = ("test", "flush", "exemptions", "journal", "report", "init")
+PLANNED = ("test", "exemptions", "journal", "report", "init")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -48,6 +48,12 @@ def parser() -> argparse.ArgumentParser:
     _json(update)
 
     _lists(commands)
+
+    flush = _command(commands, "flush", "forget cached answers")
+    what = flush.add_mutually_exclusive_group(required=True)
+    what.add_argument("name", metavar="NAME", nargs="?", help="of this name and all below it, and what leads there")
+    what.add_argument("--all", action="store_true", help="of all names")
+    _json(flush)
 
     explain = _command(commands, "explain", "the verdict on a name, and all that led to it")
     explain.add_argument("name", metavar="NAME")

@@ -99,6 +99,10 @@ def _workers(text: str) -> Literal["auto"] | int:
     return "auto" if text == "auto" else values.whole(text, 1, 1024)
 
 
+def _seconds_or_off(text: str, lowest: float, highest: float) -> int:
+    return 0 if text == "off" else _whole_seconds(text, lowest, highest)
+
+
 def _whole_seconds(text: str, lowest: float, highest: float) -> int:
     seconds = values.duration_within(text, lowest, highest)
     if seconds % 1:
@@ -173,6 +177,7 @@ class Cache(Section):
     entries: Annotated[int, _read(values.whole, 1, 100_000_000)] = 100_000
     max_ttl_s: Annotated[int, _read(_whole_seconds, 1, 7 * 86400)] = Field(default=3600, alias="max_ttl")
     max_negative_ttl_s: Annotated[int, _read(_whole_seconds, 1, 86400)] = Field(default=300, alias="max_negative_ttl")
+    serve_stale_s: Annotated[int, _read(_seconds_or_off, 1, 7 * 86400)] = Field(default=86400, alias="serve_stale")
 
 
 _MAX_SIZE = 64 * 1024**2

@@ -24,7 +24,6 @@ UNAVAILABLE: dict[str, tuple[tuple[str, ...], str]] = {
     "upstreams.*": (("tls://*", "https://*"), _ENCRYPTED),
     "forward.*.upstreams.*": (("tls://*", "https://*"), _ENCRYPTED),
     "resolve.strategy": (("parallel", "fastest", "random", "round-robin"), "write strict: upstreams in their order"),
-    "cache.serve_stale": ((), _OUT),
     "measure": ((), "keep it as a comment"),
     "devices": ((), "give the devices addresses of their own, and write `networks`"),
     "exemptions.regime": (("forbidden", "two-person"), "write registered, which is also the default"),

@@ -1,4 +1,4 @@
-"""What upstreams said: positive and negative answers, counted down. Knows no policy, no upstreams.
+"""What upstreams said: positive, negative and stale answers, counted down. Knows no policy, no upstreams.
 
 An entry is a response's octets behind the question, so that it is copied behind whatever
 spelling of the question a client sends, compression pointers and all.
@@ -6,15 +6,17 @@ spelling of the question a client sends, compression pointers and all.
 
 import struct
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from dnsfilter.core.names import MAX_NAME, ROOT, Name, ancestry, parent
+from dnsfilter.core.names import MAX_NAME, ROOT, Name, ancestry, is_within, parent
 from dnsfilter.core.wire import codes
 from dnsfilter.core.wire.framing import MAX_MESSAGE
 from dnsfilter.core.wire.response import FormError, Record, Response, uncompressed
 
 MAX_LINKS = 16
+STALE_TTL = 30  # seconds that clients are told of a stale answer (RFC 8767 section 4)
+FLUSHED = 4_096  # answers looked at in one turn
 _TTL = struct.Struct("!I")
 _TOP_BIT = 0x8000_0000
 
@@ -31,6 +33,7 @@ class Limits:
     octets: int  # of memory, all together, as nearly as can be told
     max_ttl: int  # seconds; also bounds what clients are told
     max_negative_ttl: int
+    serve_stale: int = 0  # seconds beyond its TTL for which an answer is kept, in case no upstream answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +67,21 @@ class Entry:
         """Return the whole seconds it may still be used; seconds are counted at whole seconds of `now`."""
         return self.born + self.lifetime - int(now)
 
+    def is_stale(self, now: float) -> bool:
+        """Tell whether its time is over. What is passed on and not kept never is."""
+        return 0 < self.lifetime <= int(now) - self.born
+
     def aged_body(self, now: float, limit: int | None) -> bytes:
-        """Return the body with TTLs counted down, none above `limit` seconds."""
+        """Return the body with TTLs counted down, none above `limit` seconds; STALE_TTL where it is stale."""
         age = int(now) - self.born
         if not age and limit is None:
             return self.body
         body = bytearray(self.body)
+        if 0 < self.lifetime <= age:
+            stale = STALE_TTL if limit is None else min(STALE_TTL, limit)
+            for at, _ttl in self.ttls:
+                _TTL.pack_into(body, at, stale)
+            return bytes(body)
         for at, ttl in self.ttls:
             left = max(0, ttl - age)
             _TTL.pack_into(body, at, left if limit is None else min(left, limit))
@@ -107,7 +119,7 @@ def from_response(response: Response, qname: Name, qtype: int, now: float, limit
         counts, body, starts, places = _written_anew(response, records)
     placed = tuple(zip(places, ttls, strict=True))
     if ttls != [record.ttl for record in records]:
-        body = _with_ttls(body, placed)
+        body = with_ttls(body, placed)
     additional = [(start, record) for start, record in zip(starts, records, strict=True) if record.section == 2]
     return Entry(
         rcode=response.rcode,
@@ -200,7 +212,8 @@ def _times(
     return ttls, lifetime
 
 
-def _with_ttls(body: bytes, ttls: tuple[tuple[int, int], ...]) -> bytes:
+def with_ttls(body: bytes, ttls: Iterable[tuple[int, int]]) -> bytes:
+    """Return a body with these TTLs (seconds) at these offsets."""
     changed = bytearray(body)
     for at, ttl in ttls:
         _TTL.pack_into(changed, at, ttl)
@@ -236,13 +249,17 @@ def _written_anew(response: Response, records: list[Record]) -> Written:
     return b"".join(count.to_bytes(2, "big") for count in counts), b"".join(parts), starts, places
 
 
+KEY_TAIL = 3  # octets of a key behind the name
+_DO_CD = {(False, False): b"\0", (False, True): b"\1", (True, False): b"\2", (True, True): b"\3"}
+
+
 def key(name: Name, qtype: int, *, do: bool, cd: bool) -> bytes:
     """Return the key of a question in class IN; answers with and without DO or CD are kept apart."""
-    return name + qtype.to_bytes(2, "big") + bytes((do << 1 | cd,))
+    return name + qtype.to_bytes(2, "big") + _DO_CD[do, cd]
 
 
 class Cache:
-    """Answers by key, bounded in number and octets; the least recently used goes first."""
+    """Answers by key, fresh and stale, bounded in number and octets; the least recently used goes first."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -253,11 +270,16 @@ class Cache:
         return len(self._entries)
 
     def get(self, key: bytes, now: float) -> Entry | None:
-        """Return the answer if it is fresh; what is not is dropped."""
+        """Return the answer if it is fresh."""
+        entry = self.find(key, now)
+        return None if entry is None or entry.is_stale(now) else entry
+
+    def find(self, key: bytes, now: float) -> Entry | None:
+        """Return the answer, fresh or stale; one that is stale for too long is dropped (RFC 8767)."""
         entry = self._entries.get(key)
         if entry is None:
             return None
-        if entry.remaining(now) <= 0:
+        if entry.born + entry.lifetime + self._limits.serve_stale <= int(now):
             self._drop(key)
             return None
         self._entries.move_to_end(key)
@@ -267,18 +289,35 @@ class Cache:
         """Keep an answer for its lifetime; one of lifetime 0 is not kept."""
         if entry.lifetime <= 0:
             return
-        if key in self._entries:
+        entries, limits = self._entries, self._limits
+        if key in entries:
             self._drop(key)
-        self._entries[key] = entry
-        self._octets += _size(key, entry)
-        while len(self._entries) > self._limits.entries or self._octets > self._limits.octets:
-            oldest, gone = self._entries.popitem(last=False)
-            self._octets -= _size(oldest, gone)
+        entries[key] = entry
+        octets = self._octets + _size(key, entry)
+        while len(entries) > limits.entries or octets > limits.octets:
+            oldest, gone = entries.popitem(last=False)
+            octets -= _size(oldest, gone)
+        self._octets = octets
 
     def clear(self) -> None:
         """Forget everything."""
         self._entries.clear()
         self._octets = 0
+
+    def flush(self, zone: Name) -> Iterator[int]:
+        """Forget the answers for a name and all below it, and those whose aliases or services lead there.
+
+        Yields how many it forgot, after each turn's worth of work.
+        """
+        keys = list(self._entries)
+        for start in range(0, len(keys), FLUSHED):
+            forgotten = 0
+            for key in keys[start : start + FLUSHED]:
+                entry = self._entries.get(key)
+                if entry is not None and any(is_within(name, zone) for name in (key[:-KEY_TAIL], *entry.chain)):
+                    self._drop(key)
+                    forgotten += 1
+            yield forgotten
 
     def _drop(self, key: bytes) -> None:
         self._octets -= _size(key, self._entries.pop(key))
@@ -286,6 +325,8 @@ class Cache:
 
 def _size(key: bytes, entry: Entry) -> int:
     """Return about how many octets of memory an entry takes: Python's objects weigh more than the answer."""
-    names = sum(map(len, entry.chain)) + sum(len(name) for each in entry.additional for name in each.names)
-    pieces = len(entry.ttls) + len(entry.chain) + 3 * len(entry.additional)
-    return 500 + len(key) + len(entry.body) + names + 130 * pieces
+    size = 500 + len(key) + len(entry.body) + 130 * len(entry.ttls)
+    if entry.chain or entry.additional:
+        names = sum(map(len, entry.chain)) + sum(len(name) for each in entry.additional for name in each.names)
+        size += names + 130 * (len(entry.chain) + 3 * len(entry.additional))
+    return size

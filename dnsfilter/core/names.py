@@ -118,6 +118,16 @@ def parent(name: Name) -> Name:
     return name[name[0] + 1 :] or ROOT
 
 
+def is_within(name: Name, zone: Name) -> bool:
+    """Tell whether a name is `zone` itself or below it, at a label boundary. Both folded."""
+    at, cut = 0, len(name) - len(zone)
+    if not name.endswith(zone):
+        return False
+    while at < cut:
+        at += 1 + name[at]
+    return at == cut
+
+
 def ancestry(name: Name) -> Iterator[Name]:
     """Yield the name itself, then each name above it, the root last."""
     while name != ROOT:

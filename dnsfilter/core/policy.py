@@ -84,7 +84,10 @@ def decide(policy: Policy, row: ClientRow, name: Name, wall: float) -> Verdict:
 
     name: folded. wall: seconds since the epoch, for start and end of exemptions.
     """
-    return judge(row, policy.index.hit(name), wall, is_qname=True)
+    found = policy.index.find(name)
+    if not found and not row.only:
+        return _forwarded(row.group)
+    return judge(row, policy.index.sets[found], wall, is_qname=True)
 
 
 def decide_chain(

@@ -7,13 +7,25 @@ wake-up, which costs five times as much: so the sockets are read here, with a sm
 import asyncio
 import socket
 import struct
-from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
 from dnsfilter.core.clients import ClientRow
-from dnsfilter.engine.interface import PROBE_OUTCOME, Answered, Clock, Dropped, Forward, Joined, Reply, Transport
+from dnsfilter.engine.interface import (
+    PROBE_OUTCOME,
+    Again,
+    Answered,
+    Clock,
+    Dropped,
+    Forward,
+    Joined,
+    Reply,
+    Reuse,
+    Transport,
+)
+from dnsfilter.engine.tally import Tally
 
 DATAGRAM = 1_500  # octets read; a query that is longer is none
 BATCH = 128  # datagrams a wake-up, so that timers and streams get their turn
@@ -23,17 +35,50 @@ _PKTINFO = struct.Struct("=I4s4s")
 
 REUSED = 20_000  # whole answers kept within a second
 REUSED_OCTETS = 8 * 2**20
+LASTING = 10_000  # those of them that the next second begins with
+LASTING_OCTETS = 2 * 2**20
 
 Peer = tuple[Any, ...]  # as the socket module gives it
-Taken = tuple[bytes, int]  # an answer without its id, the number of its outcome
-Memo = dict[bytes, Taken]  # from a query without its id; of all clients of one row
+Taken = tuple[bytes, int, Again | None]  # an answer without its id, the number of its outcome, how to give it later
+
+
+class Memo(dict[bytes, Taken]):
+    """The answers of this second to all clients of one row, by the query without its id."""
+
+    __slots__ = ("lasting", "older")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.older: dict[bytes, Taken] = {}  # those of the second before
+        self.lasting: dict[bytes, Taken] = {}  # those that no clock changes
+
+    def turn(self) -> None:
+        """Begin another second."""
+        self.older = self.copy()
+        self.clear()
+        self.update(self.lasting)
+
+
+@dataclass(slots=True)
+class Room:
+    """What is left of a bound."""
+
+    answers: int
+    octets: int
+
+    def take(self, size: int) -> bool:
+        """Take an answer's share of what is left; False where it is too much."""
+        if not self.answers or self.octets < size:
+            return False
+        self.answers -= 1
+        self.octets -= size
+        return True
 
 
 class Taker(Protocol):
     """What is needed of the engine."""
 
-    counts: list[int]  # by number of outcome
-    dropped: Counter[str]
+    tally: Tally
 
     def take(
         self, message: bytes, client: str, transport: Transport, now: float, wall: float, reply: Reply
@@ -43,22 +88,20 @@ class Taker(Protocol):
     def row(self, client: str) -> ClientRow | None:
         """Return the client's row; None for a stranger."""
 
-    def measure(self, seconds: float, queries: int) -> None:
-        """Count so many queries that took so long."""
-
 
 class Datagrams:
     """Reads the UDP sockets of an engine and answers on them."""
 
     def __init__(self, engine: Taker, on_forward: Callable[[Forward], None], now: Clock, wall: Clock) -> None:
         self._engine = engine
+        self._tally = engine.tally
         self._on_forward = on_forward
         self._now = now
         self._wall = wall
         self._sockets: list[socket.socket] = []
         self._memos: dict[str, Memo] = {}  # by client address
         self._by_row: dict[tuple[int, bool], Memo] = {}  # by identity of the row, and IPv6: they are counted apart
-        self._reused = self._reused_octets = 0
+        self._room, self._lasting_room = Room(REUSED, REUSED_OCTETS), Room(LASTING, LASTING_OCTETS)
         self._second: tuple[int, int] = (0, 0)
         self.has_exemptions = False  # then answers depend on the wall clock's second too
 
@@ -81,12 +124,13 @@ class Datagrams:
         """Forget all answers and whose they were: another policy is in force."""
         self._memos.clear()
         self._by_row.clear()
-        self._reused = self._reused_octets = 0
+        self._room, self._lasting_room = Room(REUSED, REUSED_OCTETS), Room(LASTING, LASTING_OCTETS)
 
     def _read(self, sock: socket.socket) -> None:
         """Answer up to BATCH datagrams of a socket bound to one address."""
         now, wall = self._turn()
-        memos, counts, recvfrom, sendto = self._memos, self._engine.counts, sock.recvfrom, sock.sendto
+        known, counts, recvfrom, sendto = self._memos.get, self._tally.counts, sock.recvfrom, sock.sendto
+        empty: dict[bytes, Taken] = {}
         forwards: list[Forward] = []
         answered = 0
         for _ in range(BATCH):
@@ -96,21 +140,19 @@ class Datagrams:
                 break
             except OSError:
                 continue  # an error that an earlier answer met on its way
-            try:
-                octets, outcome = memos[client[0]][message[2:]]
-            except KeyError:
-                reply = partial(self._send, sock, client)
-                taken = self._take(message, client[0], now, wall, reply, forwards)
+            taken = known(client[0], empty).get(message[2:])
+            if taken is None:
+                taken = self._take(message, client[0], now, wall, partial(self._send, sock, client), forwards)
                 if taken is None:
                     continue
-                octets, outcome = taken
-                answered -= outcome == PROBE_OUTCOME
+                answered -= taken[1] == PROBE_OUTCOME
+            octets, outcome, _again = taken
             counts[outcome] += 1
             answered += 1
             try:
                 sendto(message[:2] + octets, client)
             except OSError:
-                self._engine.dropped["send"] += 1
+                self._tally.dropped["send"] += 1
         self._end_batch(answered, now, forwards)
 
     def _read_wildcard(self, sock: socket.socket) -> None:
@@ -129,14 +171,15 @@ class Datagrams:
             except OSError:
                 continue
             source = _source(ancillary)
-            taken = self._memos.get(client[0], {}).get(message[2:])
+            memo = self._memos.get(client[0])
+            taken = None if memo is None else memo.get(message[2:])
             if taken is None:
                 reply = partial(self._send_from, sock, client, source)
                 taken = self._take(message, client[0], now, wall, reply, forwards)
                 if taken is None:
                     continue
-            octets, outcome = taken
-            self._engine.counts[outcome] += 1
+            octets, outcome, _again = taken
+            self._tally.counts[outcome] += 1
             answered += outcome != PROBE_OUTCOME
             self._send_from(sock, client, source, message[:2] + octets)
         self._end_batch(answered, now, forwards)
@@ -146,18 +189,24 @@ class Datagrams:
     ) -> Taken | None:
         """Have a datagram decided; None where no answer is due now."""
         if len(message) >= DATAGRAM:
-            self._engine.dropped["oversize"] += 1
+            self._tally.dropped["oversize"] += 1
             return None
+        memo = self._memos.get(client)
+        older = memo.older.get(message[2:]) if memo is not None else None
+        if older is not None and older[2] is not None and (octets := older[2](now)) is not None:
+            taken: Taken = octets, older[1], older[2]
+            self._remember(client, message[2:], taken, Reuse.SECOND)
+            return taken
         result = self._engine.take(message, client, Transport.UDP, now, wall, reply)
         if isinstance(result, Answered):
-            taken = result.octets[2:], result.outcome
-            if result.is_reusable:
-                self._remember(client, message[2:], taken)
+            taken = result.octets[2:], result.outcome, result.again
+            if result.reuse:
+                self._remember(client, message[2:], taken, result.reuse)
             return taken
         if isinstance(result, Forward):
             forwards.append(result)
         elif isinstance(result, Dropped):
-            self._engine.dropped[result.reason] += 1
+            self._tally.dropped[result.reason] += 1
         return None
 
     def _end_batch(self, answered: int, since: float, forwards: list[Forward]) -> None:
@@ -165,13 +214,13 @@ class Datagrams:
         for forward in forwards:
             self._on_forward(forward)
         if answered:  # the batch's length is an upper bound of each query's own
-            self._engine.measure(self._now() - since, answered)
+            self._tally.measure(self._now() - since, answered)
 
     def _send(self, sock: socket.socket, client: Peer, octets: bytes) -> None:
         try:
             sock.sendto(octets, client)
         except OSError:  # a full buffer, or a client that cannot be reached: the query counts as lost
-            self._engine.dropped["send"] += 1
+            self._tally.dropped["send"] += 1
 
     def _send_from(
         self, sock: socket.socket, client: Peer, source: list[tuple[int, int, bytes]], octets: bytes
@@ -179,7 +228,7 @@ class Datagrams:
         try:
             sock.sendmsg([octets], source, 0, client)
         except OSError:
-            self._engine.dropped["send"] += 1
+            self._tally.dropped["send"] += 1
 
     def _turn(self) -> tuple[float, float]:
         """Read the clocks for one batch; a new second ends the answers of the last one."""
@@ -188,22 +237,24 @@ class Datagrams:
         if second != self._second:
             self._second = second
             for memo in self._by_row.values():
-                memo.clear()
-            self._reused = self._reused_octets = 0
+                memo.turn()
+            self._room = Room(REUSED, REUSED_OCTETS)
         return now, wall
 
-    def _remember(self, client: str, rest: bytes, taken: Taken) -> None:
+    def _remember(self, client: str, rest: bytes, taken: Taken, reuse: Reuse) -> None:
         size = len(rest) + len(taken[0])
-        if self._reused >= REUSED or self._reused_octets + size > REUSED_OCTETS:
+        is_lasting = reuse is Reuse.POLICY and self._lasting_room.take(size)
+        if not is_lasting and not self._room.take(size):
             return
         memo = self._memos.get(client)
         if memo is None:
             if len(self._memos) >= REUSED:
                 self._memos.clear()
-            memo = self._memos[client] = self._by_row.setdefault((id(self._engine.row(client)), ":" in client), {})
+            whose = id(self._engine.row(client)), ":" in client
+            memo = self._memos[client] = self._by_row.setdefault(whose, Memo())
         memo[rest] = taken
-        self._reused += 1
-        self._reused_octets += size
+        if is_lasting:
+            memo.lasting[rest] = taken
 
 
 def _source(ancillary: list[tuple[int, int, bytes]]) -> list[tuple[int, int, bytes]]:

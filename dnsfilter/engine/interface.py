@@ -5,9 +5,9 @@ behaviour: what both must do to the octet alike is in `core`.
 """
 
 import socket
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
 from typing import Protocol
 
 from dnsfilter.core.clients import ClientRow
@@ -17,6 +17,7 @@ from dnsfilter.core.wire.query import Query
 
 Clock = Callable[[], float]
 Reply = Callable[[bytes], None]  # sends one response to the client that asked
+Again = Callable[[float], bytes | None]  # from `now` to an answer without its id; None: it must be asked for anew
 
 
 class Transport(StrEnum):
@@ -37,20 +38,29 @@ class Outcome:
     group: str
     verdict: str  # empty where the query never came to one
     list_name: str
-    cache: str  # hit, miss, or empty where no cache was asked
+    cache: str  # hit, miss, stale, or empty where no cache was asked
 
 
 PROBE_NAME = b"\x05probe\x09dnsfilter\x07invalid\0"  # asked in class CH by readiness checks
 PROBE_OUTCOME = 0  # number of the outcome of probes: they are not counted
 
 
-@dataclass(frozen=True, slots=True)
+class Reuse(IntEnum):
+    """For how long the same octets from a client of the same row get the same answer."""
+
+    NEVER = 0
+    SECOND = 1  # as long as neither clock has reached its next second
+    POLICY = 2  # as long as the policy is in force
+
+
+@dataclass(slots=True)  # made for each packet: a frozen one would cost three times as much
 class Answered:
     """The response is ready."""
 
     octets: bytes
     outcome: int  # number of its Outcome
-    is_reusable: bool = False  # the same octets from a client of the same row get the same answer this second
+    reuse: Reuse = Reuse.NEVER
+    again: Again | None = None  # gives the answer of a later second
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +95,9 @@ class Forward:
     cd: bool
     zone: int  # number of the upstream group
     since: float
-    waiters: list[Waiter] = field(default_factory=list)
+    waiters: list[Waiter]
+    has_stale: bool = False  # an answer whose time is over is kept, should nobody have another one
+    is_out: bool = True
     by_tcp: bool = False
     edns: bool = True
 
@@ -102,7 +114,7 @@ class Rejected:
     reason: str  # from the closed set of `dnsfilter_upstream_failures_total`
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Completed:
     """All who waited have their responses."""
 
@@ -157,8 +169,17 @@ class Engine(Protocol):
     def give_up_on_tcp(self, forward: Forward, now: float, wall: float) -> Completed:
         """Pass a truncated answer on as such: nobody could fetch the whole by TCP."""
 
-    def fail(self, forward: Forward, ede: int, text: str, now: float) -> Completed:
-        """Give up: SERVFAIL for all who wait."""
+    def fail(self, forward: Forward, ede: int, text: str, now: float, wall: float) -> Completed:
+        """Give up: a stale answer or SERVFAIL for all who wait, and the failure is remembered for a moment."""
+
+    def answer_stale(self, forward: Forward, now: float, wall: float) -> Completed:
+        """Answer those who wait with what is stale; the question stays out."""
+
+    def flush(self, zone: Name | None) -> Iterator[int]:
+        """Forget cached answers for a name and all below it, or all.
+
+        Yields how many, after each turn's worth of work.
+        """
 
     def counters(self) -> Counters:
         """Return the counters as they stand."""

@@ -130,7 +130,8 @@ def _queries(state: State) -> Iterator[Metric]:
     yield _counter("verdicts", "Verdicts of the policy.", ["group", "verdict", "list"], verdicts)
     yield _counter("cache_hits", "Questions answered from the cache.", [], {(): cache["hit"]})
     yield _counter("cache_misses", "Questions that an upstream was asked.", [], {(): cache["miss"]})
-    yield _gauge("cache_entries", "Answers in the cache.", [], {(): counters.cache_entries})
+    yield _counter("cache_stale", "Questions answered with what was right before.", [], {(): cache["stale"]})
+    yield _gauge("cache_entries", "Answers in the cache, stale ones among them.", [], {(): counters.cache_entries})
     duration = HistogramMetricFamily("dnsfilter_query_duration_seconds", "From a query's arrival to its response.")
     duration.add_metric([], _histogram_buckets(DURATIONS, counters.durations), counters.duration_sum_s)
     yield duration

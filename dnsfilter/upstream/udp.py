@@ -9,6 +9,8 @@ import errno
 import os
 import select
 import socket
+import struct
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
@@ -19,7 +21,8 @@ T = TypeVar("T")
 POOL = 256  # sockets, where there are descriptors for them
 USES = 4_096  # queries after which a socket makes room for one with a new port
 RESPONSE = 4_096  # octets read; we announce 1,232
-_RANDOM = 4_096  # octets taken from the kernel's generator at a time
+_DRAWN = 1_024  # numbers taken from the kernel's generator at a time
+_DRAW = struct.Struct("B2s")
 
 
 @dataclass(slots=True, eq=False)
@@ -31,6 +34,12 @@ class Exchange(Generic[T]):
     purpose: T  # whatever the sender knows it by
     since: float  # `now` of sending
     port: "_Port[T]"
+
+    def forget(self) -> None:
+        """Wait no more; a response that comes now is ignored."""
+        waiting = self.port.waiting
+        if waiting.get(self.id) is self:  # else the id has been drawn again
+            del waiting[self.id]
 
 
 class Receiver(Protocol[T]):
@@ -68,7 +77,7 @@ class UdpPool(Generic[T]):
         self._ports: list[_Port[T]] = []
         self._by_fd: dict[int, _Port[T]] = {}
         self._epoll: select.epoll | None = None  # one descriptor for the loop to watch, not POOL of them
-        self._random = b""
+        self._drawn: Iterator[tuple[int, bytes]] = iter(())
         self.ignored = 0  # responses that answer nothing that was asked
 
     def send(self, rest: bytes, question: bytes, purpose: T, now: float) -> Exchange[T]:
@@ -80,24 +89,18 @@ class UdpPool(Generic[T]):
             if self._is_closed:
                 raise OSError(errno.ENOTCONN, "this upstream is no longer configured")
             self._open()
-        draw = self._draw()
-        number = draw[0] % len(self._ports)
+        drawn, id_ = self._draw()
+        number = drawn % len(self._ports)
         port = self._ports[number]
         if port.uses >= USES and not port.waiting:
             port = self._renew(number)
-        id_ = draw[1:]
         while id_ in port.waiting:
-            id_ = self._draw()[1:]
+            _, id_ = self._draw()
         port.sock.send(id_ + rest)
         port.uses += 1
         exchange = Exchange(id_, question, purpose, now, port)
         port.waiting[id_] = exchange
         return exchange
-
-    def forget(self, exchange: Exchange[T]) -> None:
-        """Wait no more; a response that comes now is ignored."""
-        if exchange.port.waiting.get(exchange.id) is exchange:  # else the id has been drawn again
-            del exchange.port.waiting[exchange.id]
 
     def close(self) -> None:
         """Close all sockets; nothing can be sent any more."""
@@ -111,10 +114,12 @@ class UdpPool(Generic[T]):
         self._ports.clear()
         self._by_fd.clear()
 
-    def _draw(self) -> bytes:
-        if len(self._random) < 3:
-            self._random = os.urandom(_RANDOM)
-        drawn, self._random = self._random[-3:], self._random[:-3]
+    def _draw(self) -> tuple[int, bytes]:
+        """Return a number below 256 and an id, from the kernel's generator."""
+        drawn = next(self._drawn, None)
+        if drawn is None:
+            self._drawn = _DRAW.iter_unpack(os.urandom(_DRAWN * _DRAW.size))
+            drawn = next(self._drawn)
         return drawn
 
     def _open(self) -> None:

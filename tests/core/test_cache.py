@@ -159,12 +159,12 @@ def test_an_answer_is_kept_for(found: Entry, lifetime: int) -> None:
         pytest.param(1_000.9, 10, 10, id="within its first second"),
         pytest.param(1_001.0, 9, 9, id="after a second"),
         pytest.param(1_009.999, 1, 1, id="just before its TTL is over"),
-        pytest.param(1_010.0, 0, 0, id="at its TTL"),
-        pytest.param(1_010.4, 0, 0, id="at its TTL and 0.4 s"),
-        pytest.param(5_000.0, -3_990, 0, id="long after"),
+        pytest.param(1_010.0, 0, 30, id="at its TTL it is stale, RFC 8767 section 4"),
+        pytest.param(1_010.4, 0, 30, id="at its TTL and 0.4 s"),
+        pytest.param(5_000.0, -3_990, 30, id="long after"),
     ],
 )
-def test_ttls_count_down_and_never_below_zero(now: float, remaining: int, ttl: int) -> None:
+def test_ttls_count_down_until_an_answer_is_stale(now: float, remaining: int, ttl: int) -> None:
     found = entry("www.example 10 IN A 192.0.2.1", "www.example 15 IN A 192.0.2.2", now=1_000.3)
     assert found.remaining(now) == remaining
     assert ttls(found, now)[0] == ttl

@@ -162,7 +162,7 @@ def test_once_stopped_nothing_is_read_but_what_was_asked_is_answered() -> None:
             client.send(query("banned.example"))
             await asyncio.sleep(0)
             [forward] = asking.forwards
-            for reply, octets in asking.engine.fail(forward, 22, "", 1_001.0).responses:
+            for reply, octets in asking.engine.fail(forward, 22, "", 1_001.0, 0.0).responses:
                 reply(octets)
             assert (await received(client))[3] & 15 == 2
             with pytest.raises(BlockingIOError):
@@ -189,7 +189,7 @@ def test_on_a_wildcard_socket_the_answer_leaves_from_the_address_that_was_asked(
                     assert len(texts(await received(client))) == 1
                 client.send(query("www.example"))
                 await settled(asking, [listener.udp])
-                for reply, octets in asking.engine.fail(asking.forwards[0], 22, "", 1_001.0).responses:
+                for reply, octets in asking.engine.fail(asking.forwards[0], 22, "", 1_001.0, 0.0).responses:
                     reply(octets)
                 assert (await received(client))[3] & 15 == 2
         finally:

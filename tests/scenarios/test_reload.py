@@ -386,8 +386,11 @@ def test_the_running_server_answers_status_and_explain_while_its_configuration_f
             id="addresses",
         ),
         pytest.param(
-            {"cache": {"entries": 5, "max_ttl": "5m", "max_negative_ttl": "1m"}, "resolve": {"max_concurrent": 7}},
-            ["cache.entries", "cache.max_ttl", "cache.max_negative_ttl", "resolve.max_concurrent"],
+            {
+                "cache": {"entries": 5, "max_ttl": "5m", "max_negative_ttl": "1m", "serve_stale": "1h"},
+                "resolve": {"max_concurrent": 7},
+            },
+            ["cache.entries", "cache.max_ttl", "cache.max_negative_ttl", "cache.serve_stale", "resolve.max_concurrent"],
             id="sizes and times",
         ),
     ],

@@ -31,33 +31,49 @@ def respond(
     if opt_record:
         counts = counts[:4] + (int.from_bytes(counts[4:], "big") + 1).to_bytes(2, "big")
     bits = bytes((codes.QR | query.flags | flags, codes.RA | query.flags2 & codes.CD | flags2 | rcode & 15))
-    return b"".join((query.id, bits, b"\0\1", counts, query.question, body, opt_record))
+    asked = query.question
+    return b"".join((query.id, bits, b"\0\1" if asked else b"\0\0", counts, asked, body, opt_record))
 
 
 def opt(query: Query, rcode: int = codes.NOERROR, options: bytes = b"") -> bytes:
     """Return the OPT record for an answer; empty if the query had none (RFC 6891 section 7)."""
-    if query.edns is None:
+    edns = query.edns
+    if edns is None:
         return b""
+    options += edns.reply
     if rcode < 16 and not options:
-        return _PLAIN_OPT_DO if query.edns.do else _PLAIN_OPT
-    do = codes.DO if query.edns.do else 0
+        return _PLAIN_OPT_DO if edns.do else _PLAIN_OPT
+    do = codes.DO if edns.do else 0
     return _OPT_START + bytes((rcode >> 4, 0, do, 0)) + len(options).to_bytes(2, "big") + options
+
+
+def option(code: int, octets: bytes) -> bytes:
+    """Return one EDNS option (RFC 6891 section 6.1.2)."""
+    return b"".join((code.to_bytes(2, "big"), len(octets).to_bytes(2, "big"), octets))
 
 
 def ede(code: int, text: str = "") -> bytes:
     """Return an Extended DNS Error option (RFC 8914 section 2), its text cut at 64 octets."""
     extra = text.encode()[:64].decode(errors="ignore").encode()  # never half a character
-    return b"".join((codes.EDE.to_bytes(2, "big"), (2 + len(extra)).to_bytes(2, "big"), code.to_bytes(2, "big"), extra))
+    return option(codes.EDE, code.to_bytes(2, "big") + extra)
 
 
-def upstream_query(question: bytes, *, cd: bool, do: bool, edns: bool) -> bytes:
+def upstream_query(question: bytes, cd: bool, do: bool, edns: bool) -> bytes:
     """Return a query for an upstream, without its two octets of id.
 
     RD asks for recursion, AD for the upstream's word on DNSSEC (RFC 6840 section 5.7). Nothing
     of the client's own OPT record goes along but DO: EDNS is hop by hop.
     """
-    flags2 = codes.AD | (codes.CD if cd else 0)
-    head = bytes((codes.RD, flags2, 0, 1, 0, 0, 0, 0, 0, 1 if edns else 0))
-    if not edns:
-        return head + question
-    return head + question + (_PLAIN_OPT_DO if do else _PLAIN_OPT)
+    head, opt = _UPSTREAM[cd, do, edns]
+    return head + question + opt
+
+
+_UPSTREAM = {
+    (cd, do, edns): (
+        bytes((codes.RD, codes.AD | (codes.CD if cd else 0), 0, 1, 0, 0, 0, 0, 0, int(edns))),
+        b"" if not edns else _PLAIN_OPT_DO if do else _PLAIN_OPT,
+    )
+    for cd in (False, True)
+    for do in (False, True)
+    for edns in (False, True)
+}

@@ -6,9 +6,10 @@ the question may not be compressed, other names are stepped over and never follo
 
 from dataclasses import dataclass
 
-from dnsfilter.core.names import MAX_NAME, Name
+from dnsfilter.core.names import MAX_NAME, ROOT, Name
 from dnsfilter.core.wire import codes
 
+_NO_QUESTION = b"\0\0\0\0\0\0\0\1"
 _ONE_QUESTION = b"\0\1\0\0\0\0\0\0"
 _WITH_OPT = b"\0\1\0\0\0\0\0\1"
 HEADER = 12
@@ -35,6 +36,9 @@ class Edns:
     do: bool
     has_options: bool
     is_malformed: bool = False  # options that cannot be read: FORMERR, with OPT (RFC 6891 section 7)
+    cookie: bytes = b""  # the client's 8 octets, and ours of earlier, if any (RFC 7873 section 4)
+    has_keepalive: bool = False  # the client keeps its TCP connection if told for how long (RFC 7828)
+    reply: bytes = b""  # options that go back with every answer to this query
 
 
 @dataclass(slots=True)
@@ -44,7 +48,7 @@ class Query:
     id: bytes  # two octets
     flags: int  # RD of the third header octet
     flags2: int  # AD and CD of the fourth
-    question: bytes  # name, type and class, spelt as asked
+    question: bytes  # name, type and class, spelt as asked; empty: only a cookie is wanted (RFC 7873 section 5.4)
     name: Name  # folded
     qtype: int
     qclass: int
@@ -78,8 +82,8 @@ def parse(message: bytes) -> Query:
     if opcode := message[2] >> 3 & 15:
         raise BadQuery(codes.REFUSED if opcode in (codes.NOTIFY, codes.UPDATE) else codes.NOTIMP)
     counts = message[4:HEADER]
-    if counts[:2] != b"\0\1":
-        raise BadQuery(codes.FORMERR)  # RFC 9619: exactly one question
+    if counts[:2] != b"\0\1":  # RFC 9619: exactly one question
+        return _cookie_query(message)
     at = HEADER
     try:
         while length := message[at]:
@@ -111,30 +115,45 @@ def parse(message: bytes) -> Query:
     )
 
 
+def _cookie_query(message: bytes) -> Query:
+    """Read a query without any question: all it may hold is a cookie. Raises BadQuery, IndexError."""
+    if message[4:HEADER] == _NO_QUESTION and message[HEADER : HEADER + 3] == b"\0\0\x29" and len(message) > HEADER + 10:
+        edns = _read_opt(message, HEADER + 1, len(message))
+        if edns.cookie:
+            return Query(message[:2], message[2] & codes.RD, message[3] & codes.CD, b"", ROOT, 0, codes.IN, edns)
+    raise BadQuery(codes.FORMERR)
+
+
 def _read_opt(message: bytes, at: int, end: int) -> Edns:
     """Read the OPT record whose type field starts at `at`; it must reach exactly to `end`."""
     length = message[at + 8] << 8 | message[at + 9]
     option = at + 10
     if option + length != end:
         raise BadQuery(codes.FORMERR)
-    return Edns(
-        udp_size=message[at + 2] << 8 | message[at + 3],
-        version=message[at + 5],
-        do=bool(message[at + 6] & codes.DO),
-        has_options=bool(length),
-        is_malformed=not _are_options(message, option, end),
-    )
+    size, version, do = message[at + 2] << 8 | message[at + 3], message[at + 5], message[at + 6] & codes.DO != 0
+    edns = Edns(size, version, do, length > 0)
+    if length:
+        _read_options(edns, message, option, end)
+    return edns
 
 
-def _are_options(message: bytes, at: int, end: int) -> bool:
-    """Tell whether options fill the octets exactly, a cookie's size among them (RFC 7873 section 5.2.2)."""
+def _read_options(edns: Edns, message: bytes, at: int, end: int) -> None:
+    """Read the options that are acted on; all must fill the octets exactly.
+
+    A cookie has 8 octets of the client, and 8 to 32 of ours (RFC 7873 section 5.2.2). Of several the
+    first counts. A client's keepalive has no octets; what it has is not looked at (RFC 7828 section 3.2.1).
+    """
     while at + 4 <= end:
         code = message[at] << 8 | message[at + 1]
         size = message[at + 2] << 8 | message[at + 3]
-        at += 4 + size
-        if code == codes.COOKIE and size != 8 and not 16 <= size <= 40:
-            return False
-    return at == end
+        at += 4
+        if code == codes.COOKIE and not edns.cookie:
+            edns.is_malformed |= size != 8 and not 16 <= size <= 40
+            edns.cookie = message[at : at + size]
+        elif code == codes.KEEPALIVE:
+            edns.has_keepalive = True
+        at += size
+    edns.is_malformed |= at != end
 
 
 def _walk(message: bytes, at: int, counts: bytes) -> Edns | None:

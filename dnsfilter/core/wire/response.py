@@ -52,7 +52,6 @@ class Response:
     records: list[Record] = field(default_factory=list)  # all but OPT
     opt_at: int | None = None  # where OPT starts
     opt_end: int = 0
-    names: Names = field(default_factory=dict)
 
 
 def answers(id_: bytes, question: bytes, octets: bytes) -> bool:
@@ -88,11 +87,7 @@ def _read(octets: bytes, qname: Name) -> Response:
         return Response(octets, rcode, octets[2], octets[3], 12)
     at = 12 + len(qname) + 4
     found = Response(octets, rcode, octets[2], octets[3], at)
-    names = found.names
-    offset = 0
-    while offset < len(qname):
-        names[HEADER + offset] = qname[offset:]
-        offset += 1 + qname[offset]
+    names = question_names(qname)
     size = len(octets)
     for section, count_at in enumerate((6, 8, 10)):
         for _ in range(octets[count_at] << 8 | octets[count_at + 1]):
@@ -100,7 +95,7 @@ def _read(octets: bytes, qname: Name) -> Response:
             if octets[at] == 0xC0 and octets[at + 1] == 12:
                 owner, at = qname, at + 2
             else:
-                owner, at = _name(octets, at, names)
+                owner, at = read_name(octets, at, names)
             rtype = octets[at] << 8 | octets[at + 1]
             rdata_at = at + 10
             end = rdata_at + (octets[at + 8] << 8 | octets[at + 9])
@@ -128,6 +123,15 @@ def _read(octets: bytes, qname: Name) -> Response:
     return found
 
 
+def question_names(qname: Name) -> Names:
+    """Return the names that a question for `qname` offers to pointers."""
+    names, offset = {}, 0
+    while offset < len(qname):
+        names[HEADER + offset] = qname[offset:]
+        offset += 1 + qname[offset]
+    return names
+
+
 def _options(octets: bytes, at: int, end: int) -> None:
     while at < end:
         at += 4 + (octets[at + 2] << 8 | octets[at + 3])
@@ -135,7 +139,7 @@ def _options(octets: bytes, at: int, end: int) -> None:
         raise FormError(at, "an EDNS option runs off its record")
 
 
-def _name(octets: bytes, at: int, names: Names) -> tuple[Name, int]:
+def read_name(octets: bytes, at: int, names: Names) -> tuple[Name, int]:
     """Return the folded name at `at` and where it ends.
 
     names: every name read so far, by the offset of each of its labels. A pointer must lead to
@@ -188,7 +192,7 @@ def _layout(pattern: str) -> Check:
             if isinstance(part, int):
                 at += part
             elif part == "n":
-                name, at = _name(octets, at, names)
+                name, at = read_name(octets, at, names)
                 first = name if first is None else first
             elif part == "s":
                 at += 1 + octets[at]
@@ -210,7 +214,7 @@ def _strings(octets: bytes, at: int, end: int, _names: Names) -> None:
 
 def _service(octets: bytes, at: int, end: int, names: Names) -> Name | None:
     """SVCB and HTTPS: priority, target, then keys that rise (RFC 9460 section 2.2)."""
-    target, at = _name(octets, at + 2, names)
+    target, at = read_name(octets, at + 2, names)
     last = -1
     while at < end:
         key = octets[at] << 8 | octets[at + 1]
@@ -279,13 +283,16 @@ _NAMES_IN_RDATA = {
 
 
 def uncompressed(response: Response, record: Record) -> bytes:
-    """Return the record written out, no name in it compressed, names folded."""
-    octets, rdata = response.octets, _rdata(response, record)
-    return b"".join((record.owner, octets[record.ttl_at - 4 : record.ttl_at + 4], len(rdata).to_bytes(2, "big"), rdata))
+    """Return the record written out, no name in it compressed, all in the letter case that it came in.
+
+    Signatures cover the names in some types' rdata as they are spelt (RFC 6840 section 5.1).
+    """
+    octets, rdata = response.octets, _rdata(response.octets, record)
+    owner, _ = _spelt(octets, record.start)
+    return b"".join((owner, octets[record.ttl_at - 4 : record.ttl_at + 4], len(rdata).to_bytes(2, "big"), rdata))
 
 
-def _rdata(response: Response, record: Record) -> bytes:
-    octets = response.octets
+def _rdata(octets: bytes, record: Record) -> bytes:
     if record.rtype == 35:  # NAPTR: its name comes behind three strings
         at = record.rdata_at + 4
         for _ in range(3):
@@ -298,7 +305,20 @@ def _rdata(response: Response, record: Record) -> bytes:
         return octets[record.rdata_at : record.end]
     parts = [octets[record.rdata_at : at]]
     for _ in range(count):
-        name, at = _name(octets, at, response.names)
+        name, at = _spelt(octets, at)
         parts.append(name)
     parts.append(octets[at : record.end])
     return b"".join(parts)
+
+
+def _spelt(octets: bytes, at: int) -> tuple[bytes, int]:
+    """Return a name that `read_name` has read before, not folded, and where it ends."""
+    parts, end = [], 0
+    while length := octets[at]:
+        if length >= 0xC0:
+            end = end or at + 2
+            at = (length & 0x3F) << 8 | octets[at + 1]
+        else:
+            parts.append(octets[at : at + 1 + length])
+            at += 1 + length
+    return b"".join(parts) + ROOT, end or at + 1

@@ -1,0 +1,62 @@
+"""The questions that upstreams are being asked, who waits for each, and how many there may be."""
+
+from collections import Counter
+
+from dnsfilter.engine.interface import Forward, Waiter
+
+WAITERS_PER_QUESTION = 10  # on average; bounds what waits in all
+
+
+class Pending:
+    """Questions in flight, by the cache's key.
+
+    They are counted for each upstream group, after policy and cache: one dead zone stops itself only.
+    """
+
+    def __init__(self, most: int) -> None:
+        """most: questions to one upstream group."""
+        self._most = most
+        self._by_key: dict[bytes, Forward] = {}
+        self._out: Counter[int] = Counter()  # questions, by upstream group
+        self._waiting: Counter[int] = Counter()  # clients, by upstream group
+
+    def find(self, key: bytes) -> Forward | None:
+        """Return the question if it is out and its answer may be shared."""
+        return self._by_key.get(key)
+
+    def begin(self, forward: Forward) -> bool:
+        """Take in a question with who asks it first; False where too many are out."""
+        zone = forward.zone
+        if self._out[zone] >= self._most:
+            return False
+        self._out[zone] += 1
+        self._waiting[zone] += 1
+        self._by_key[forward.key] = forward
+        return True
+
+    def join(self, forward: Forward, waiter: Waiter) -> bool:
+        """Let one more client wait for a question; False where too many wait."""
+        if self._waiting[forward.zone] >= self._most * WAITERS_PER_QUESTION:
+            return False
+        self._waiting[forward.zone] += 1
+        forward.waiters.append(waiter)
+        return True
+
+    def release(self, forward: Forward) -> list[Waiter]:
+        """Return those who wait and let them go; the question stays out."""
+        waiters, forward.waiters = forward.waiters, []
+        self._waiting[forward.zone] -= len(waiters)
+        return waiters
+
+    def end(self, forward: Forward) -> list[Waiter]:
+        """Return those who wait; the question is over."""
+        if forward.is_out:
+            forward.is_out = False
+            self._out[forward.zone] -= 1
+            if self._by_key.get(forward.key) is forward:
+                del self._by_key[forward.key]
+        return self.release(forward)
+
+    def forget(self) -> None:
+        """Keep and share none of the answers that are still to come; those who wait get them all the same."""
+        self._by_key = {}
