@@ -1,5 +1,8 @@
 """The basic protocol: RFC 1035, EDNS (RFC 6891) and the behaviour that RFC 8906 tests for."""
 
+import dns.message
+import dns.opcode
+import dns.update
 import pytest
 
 from tests.scenarios.client import (
@@ -35,7 +38,7 @@ from tests.scenarios.client import (
     text_of,
 )
 from tests.scenarios.expect import LISTED, MANAGED
-from tests.scenarios.upstream import Asked, Upstream, address_of, reply
+from tests.scenarios.upstream import Asked, Upstream, address_of, record, reply
 
 
 def test_a_plain_query_gets_the_upstreams_answer(server: Address, upstream: Upstream) -> None:
@@ -49,11 +52,24 @@ def test_a_plain_query_gets_the_upstreams_answer(server: Address, upstream: Upst
 
 
 @pytest.mark.parametrize("rd", [pytest.param(True, id="RD=1 is copied"), pytest.param(False, id="RD=0 stays 0")])
-def test_rd_is_copied_and_both_are_answered(server: Address, rd: bool) -> None:
-    """RFC 1035 4.1.1, RFC 8906 8.1.3.4."""
-    response = ask(server, f"rd-{rd}.example", "A", rd=rd)
-    assert bool(response.flags & RD) is rd
-    assert response.addresses == [address_of(f"rd-{rd}.example")]
+@pytest.mark.parametrize("tcp", [pytest.param(False, id="UDP"), pytest.param(True, id="TCP")])
+def test_rd_is_copied_and_both_are_answered(server: Address, upstream: Upstream, rd: bool, tcp: bool) -> None:
+    """RFC 1035 4.1.1, RFC 8906 8.1.3.4: fresh, asked of the upstream with RD=1, and cached."""
+    name = f"rd-{rd}-{tcp}.example"
+    for _ in range(2):
+        response = ask(server, name, "A", rd=rd, tcp=tcp)
+        assert bool(response.flags & RD) is rd
+        assert response.flags & RA
+        assert response.addresses == [address_of(name)]
+    assert [asked.flags & RD for asked in upstream.queries(name)] == [RD]
+
+
+@pytest.mark.parametrize("name", [LISTED, "localhost", "missing.invalid", "use-application-dns.net"])
+def test_rd_and_cd_are_copied_into_answers_of_our_own(server: Address, name: str) -> None:
+    """RFC 1035 4.1.1, RFC 4035 3.1.6. `ask` fails on another RD, and on a Z that comes back."""
+    for rd in (True, False):
+        for flags in (0, CD, Z, CD | Z):
+            assert ask(server, name, "A", source=MANAGED, rd=rd, flags=flags).flags & CD == flags & CD
 
 
 def test_the_rdata_of_an_unknown_type_passes_unchanged(server: Address, upstream: Upstream) -> None:
@@ -83,16 +99,21 @@ def test_an_unknown_type_without_data_is_empty_noerror(server: Address) -> None:
         pytest.param(65535, id="65535"),
     ],
 )
-def test_another_class_gets_a_response(server: Address, rdclass: int) -> None:
-    """RFC 8906 3, RFC 2136."""
-    response = ask(server, "class.example", "A", rdclass=rdclass)
-    assert not response.addresses
+@pytest.mark.parametrize("tcp", [pytest.param(False, id="UDP"), pytest.param(True, id="TCP")])
+def test_another_class_gets_a_response(server: Address, upstream: Upstream, rdclass: int, tcp: bool) -> None:
+    """RFC 8906 3, RFC 2136: of our own, as nobody upstream was asked."""
+    response = ask(server, "class.example", "A", rdclass=rdclass, tcp=tcp, edns=Edns())
+    assert response.rcode in (NOTIMP, REFUSED)
+    assert not response.answer
+    assert not upstream.queries("class.example")
 
 
 @pytest.mark.parametrize("name", ["version.bind", "version.server", "id.server", "hostname.bind", "authors.bind"])
-def test_class_ch_tells_no_version(server: Address, upstream: Upstream, name: str) -> None:
+@pytest.mark.parametrize("tcp", [pytest.param(False, id="UDP"), pytest.param(True, id="TCP")])
+@pytest.mark.parametrize("rdtype", ["TXT", "ANY"])
+def test_class_ch_tells_no_version(server: Address, upstream: Upstream, name: str, rdtype: str, tcp: bool) -> None:
     """RFC 4892: neither ours nor the upstream's."""
-    response = ask(server, name, "TXT", rdclass=CH)
+    response = ask(server, name, rdtype, rdclass=CH, tcp=tcp)
     assert not response.answer
     assert b"dnsfilter" not in response.octets.lower()
     assert not upstream.queries(name)
@@ -123,18 +144,39 @@ def test_other_opcodes_are_not_forwarded(
     assert not upstream.queries(name)
 
 
-def test_opcode_15_with_a_bare_header_is_not_implemented(server: Address) -> None:
+@pytest.mark.parametrize("tcp", [pytest.param(False, id="UDP"), pytest.param(True, id="TCP")])
+def test_opcode_15_with_a_bare_header_is_not_implemented(server: Address, tcp: bool) -> None:
     """RFC 8906 8.1.4."""
-    octets = exchange(server, bytes.fromhex("1234 7800 0000 0000 0000 0000"))
+    octets = exchange(server, bytes.fromhex("1234 7800 0000 0000 0000 0000"), tcp=tcp)
     assert octets is not None
     response = read(octets)
     assert (response.ident, response.opcode, response.rcode) == (0x1234, 15, NOTIMP)
     assert response.counts == (0, 0, 0, 0)
 
 
+def test_a_whole_notify_and_a_whole_update_are_refused(server: Address, upstream: Upstream) -> None:
+    """RFC 1996 3.7 and RFC 2136 2.5: with records as a primary or a client with DHCP would send them."""
+    soa = "changes.example 300 IN SOA ns.changes.example. host.changes.example. 7 3600 600 86400 300"
+    notify = dns.message.make_query("changes.example", "SOA", flags=AA)
+    notify.set_opcode(dns.opcode.NOTIFY)
+    notify.answer = [record(soa)]
+    update = dns.update.UpdateMessage("changes.example")
+    update.absent("host")
+    update.add("host", 300, "A", "192.0.2.66")
+    update.delete("other", "A")
+    for message in (notify, update):
+        for tcp in (False, True):
+            octets = exchange(server, message.to_wire(), tcp=tcp)
+            assert octets is not None
+            assert octets[:2] == message.id.to_bytes(2, "big")
+            assert octets[3] & 15 in (NOTIMP, REFUSED)
+    assert not upstream.queries("changes.example", below=True)
+
+
 def test_the_reserved_header_bit_is_answered_and_cleared(server: Address) -> None:
-    """RFC 1035 4.1.1, RFC 8906 8.1.3.3. `ask` fails on a Z that comes back."""
-    assert ask(server, "z.example", "A", flags=Z).addresses == [address_of("z.example")]
+    """RFC 1035 4.1.1, RFC 8906 8.1.3.3: fresh and cached. `ask` fails on a Z that comes back."""
+    for tcp in (False, True, False):
+        assert ask(server, "z.example", "A", flags=Z, tcp=tcp).addresses == [address_of("z.example")]
 
 
 def test_ad_in_the_query_is_accepted(server: Address) -> None:
@@ -184,12 +226,14 @@ def test_edns_is_answered_with_version_0(server: Address, tcp: bool) -> None:
     ],
 )
 @pytest.mark.parametrize("name", [pytest.param("badvers.example", id="ordinary"), pytest.param(LISTED, id="listed")])
-def test_edns_version_1_is_badvers(server: Address, upstream: Upstream, name: str, edns: Edns) -> None:
+@pytest.mark.parametrize("tcp", [pytest.param(False, id="UDP"), pytest.param(True, id="TCP")])
+def test_edns_version_1_is_badvers(server: Address, upstream: Upstream, name: str, edns: Edns, tcp: bool) -> None:
     """The response has version 0 and no answer; the version is judged before the name."""
-    response = ask(server, name, "A", edns=edns, source=MANAGED)
+    response = ask(server, name, "A", edns=edns, source=MANAGED, tcp=tcp)
     assert response.rcode == BADVERS
     assert not response.answer
     assert not response.options
+    assert response.do is edns.do
     assert not upstream.queries("badvers.example")
 
 
@@ -208,26 +252,37 @@ def test_unknown_edns_flags_are_ignored_and_cleared(server: Address) -> None:
     assert response.opt.ttl & 0xFFFF == 0
 
 
-@pytest.mark.parametrize("name", [pytest.param("do.example", id="forwarded"), pytest.param(LISTED, id="blocked")])
+OURS = [
+    pytest.param("{}.example", id="forwarded"),
+    pytest.param(LISTED, id="blocked"),
+    pytest.param("localhost", id="answered here"),
+    pytest.param("missing.invalid", id="absent here"),
+]
+
+
+@pytest.mark.parametrize("name", OURS)
 def test_do_is_copied(server: Address, name: str) -> None:
     """RFC 3225 3, RFC 8906 8.2.8: fresh and cached."""
     for do in (True, False, True, False):
-        assert ask(server, name, "A", edns=Edns(do=do), source=MANAGED).do is do
+        assert ask(server, name.format("do"), "A", edns=Edns(do=do), source=MANAGED).do is do
 
 
-def test_without_opt_in_the_query_there_is_none_in_the_response(server: Address) -> None:
+@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("tcp", [pytest.param(False, id="UDP"), pytest.param(True, id="TCP")])
+def test_without_opt_in_the_query_there_is_none_in_the_response(server: Address, name: str, tcp: bool) -> None:
     """RFC 6891 6.1.1 and 7: also where a client with OPT asked before, and the other way round."""
     for edns in (Edns(), None, Edns(), None):
-        response = ask(server, "opt.example", "A", edns=edns)
+        response = ask(server, name.format(f"opt-{tcp}"), "A", edns=edns, source=MANAGED, tcp=tcp)
         assert (response.opt is None) is (edns is None)
 
 
-@pytest.mark.parametrize("name", [pytest.param("size.example", id="forwarded"), pytest.param(LISTED, id="blocked")])
+@pytest.mark.parametrize("name", OURS)
 def test_the_advertised_udp_size_is_1232(server: Address, name: str) -> None:
     """RFC 6891 6.2.3; RFC 9715 3.1 R5 and the DNS flag day 2020: at most 1400."""
-    response = ask(server, name, "A", edns=Edns(), source=MANAGED)
-    assert response.opt is not None
-    assert response.opt.rdclass == 1232
+    for size in (512, 1232, 4096):
+        response = ask(server, name.format("size"), "A", edns=Edns(size=size), source=MANAGED)
+        assert response.opt is not None
+        assert response.opt.rdclass == 1232
 
 
 @pytest.mark.parametrize("length", [0, 1, 7, 9, 15, 41])
@@ -250,11 +305,15 @@ def test_formerr_because_of_an_option_comes_with_opt(server: Address) -> None:
         assert response.counts == (1, 0, 0, 1)
 
 
-def test_over_udp_there_is_no_keepalive_option(server: Address) -> None:
-    """RFC 7828 3.2.1 and 3.3.1."""
-    response = ask(server, "keepalive.example", "A", edns=Edns(options=((KEEPALIVE, b""),)))
+@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("value", [pytest.param(b"", id="empty"), pytest.param(b"\0\x64", id="with a time-out")])
+def test_over_udp_there_is_no_keepalive_option(server: Address, name: str, value: bytes) -> None:
+    """RFC 7828 3.2.1 and 3.3.1: it is ignored, whatever is in it."""
+    name = name.format("keepalive")
+    plain = ask(server, name, "A", edns=Edns(), source=MANAGED)
+    response = ask(server, name, "A", edns=Edns(options=((KEEPALIVE, value),)), source=MANAGED)
     assert KEEPALIVE not in dict(response.options)
-    assert response.addresses == [address_of("keepalive.example")]
+    assert (response.rcode, response.addresses) == (plain.rcode, plain.addresses)
 
 
 def test_any_over_udp_is_answered_with_hinfo_and_asked_of_nobody(server: Address, upstream: Upstream) -> None:
@@ -286,6 +345,19 @@ def test_zone_transfers_are_not_relayed(server: Address, upstream: Upstream, rdt
     assert not upstream.queries(name)
 
 
+@pytest.mark.parametrize("tcp", [pytest.param(False, id="UDP"), pytest.param(True, id="TCP")])
+def test_a_whole_ixfr_is_refused(server: Address, upstream: Upstream, tcp: bool) -> None:
+    """RFC 1995 3: with the SOA that the asker has in the authority section."""
+    message = dns.message.make_query("zone-ixfr.example", "IXFR")
+    message.authority = [record("zone-ixfr.example 0 IN SOA ns.example. host.example. 1 0 0 0 0")]
+    octets = exchange(server, message.to_wire(), tcp=tcp)
+    assert octets is not None
+    response = read(octets)
+    assert response.rcode in (REFUSED, NOTIMP)
+    assert response.counts[1:] == (0, 0, 0)
+    assert not upstream.queries("zone-ixfr.example")
+
+
 @pytest.mark.parametrize(
     "rdtype",
     [
@@ -299,10 +371,12 @@ def test_zone_transfers_are_not_relayed(server: Address, upstream: Upstream, rdt
     ],
 )
 @pytest.mark.parametrize("tcp", [pytest.param(False, id="UDP"), pytest.param(True, id="TCP")])
-def test_meta_types_get_a_response(server: Address, rdtype: str | int, tcp: bool) -> None:
-    """RFC 8906 3, RFC 6895 3.1."""
-    response = ask(server, f"meta-{tcp}.example", rdtype, tcp=tcp)
-    assert not response.answer
+def test_meta_types_get_a_response(server: Address, upstream: Upstream, rdtype: str | int, tcp: bool) -> None:
+    """RFC 8906 3, RFC 6895 3.1: of our own; no upstream is asked for what is no data."""
+    for edns in (None, Edns()):
+        response = ask(server, f"meta-{tcp}.example", rdtype, tcp=tcp, edns=edns)
+        assert not response.answer
+    assert not upstream.queries(f"meta-{tcp}.example")
 
 
 def test_the_root_name(server: Address, upstream: Upstream) -> None:
@@ -370,12 +444,12 @@ def test_a_hundred_queries_on_one_socket_each_get_their_own_answer(server: Addre
     }
 
 
-@pytest.mark.parametrize("name", [pytest.param("once.example", id="forwarded"), pytest.param(LISTED, id="blocked")])
+@pytest.mark.parametrize("name", OURS)
 def test_one_answer_per_query(server: Address, name: str) -> None:
     """RFC 1035 7.3: fresh and cached."""
     with UdpClient(server, MANAGED) as client:
         for ident in (1, 2):
-            client.send(query(name, "A", ident=ident))
+            client.send(query(name.format("once"), "A", ident=ident))
             octets = client.receive()
             assert octets is not None
             assert octets[:2] == ident.to_bytes(2, "big")

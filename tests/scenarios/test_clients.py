@@ -3,6 +3,7 @@
 import socket
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +21,7 @@ from tests.scenarios.expect import (
     is_blocked,
     policy,
 )
+from tests.scenarios.service import Service
 from tests.scenarios.upstream import Upstream, address_of
 
 PATIENCE_S = 20
@@ -226,3 +228,49 @@ def test_the_same_client_on_two_listeners(start: Start, upstreams: Callable[[], 
     for server in service.addresses:
         check_sinkholed(ask(server, LISTED, "A", source=MANAGED))
         assert ask(server, "two.example", "A", source=MANAGED).addresses == [address_of("two.example")]
+
+
+@pytest.fixture
+def network() -> tuple[str, ...]:
+    """A program that runs another in a network of its own, where the test may add addresses."""
+    ip = need("ip", "iproute2")
+    words = (need("unshare", "util-linux"), "--user", "--map-root-user", "--net", "sh", "-c")
+    run = (*words, f'{ip} link set lo up && exec "$@"', "sh")
+    need("nsenter", "util-linux")
+    if subprocess.run([*run, "true"], capture_output=True, timeout=PATIENCE_S, check=False).returncode:
+        pytest.skip("user namespaces are not permitted here")
+    return run
+
+
+@pytest.mark.parametrize(
+    "listeners",
+    [
+        pytest.param(("0.0.0.0:0", "[::]:0"), id="a wildcard"),
+        pytest.param(("192.0.2.53:0", "[2001:db8::53]:0"), id="the address itself"),
+    ],
+)
+def test_an_address_that_comes_after_the_start_answers_as_itself(
+    tmp_path: Path, network: tuple[str, ...], has_ipv6: None, listeners: tuple[str, ...]
+) -> None:
+    """A virtual address after a failover: dig takes no answer from another address than it asked."""
+    dig, ip, nsenter = need("dig", "bind9-dnsutils"), need("ip", "iproute2"), need("nsenter", "util-linux")
+    config = policy(
+        upstreams=["127.0.0.1:9"],  # nobody is there, so that these answers come late
+        resolve={"timeout": "0.2s", "deadline": "0.5s"},
+        listen={"dns": list(listeners), "admin": "off"},
+    )
+    config["groups"]["managed"]["networks"] = ["127.0.1.0/24", "::1/128"]
+    service = Service(tmp_path, config)
+    service.through = network
+    with service:
+        inside = (nsenter, f"--target={service.pid}", "--user", "--net", "--preserve-credentials")
+        for address in ("192.0.2.53/32", "2001:db8::53/128"):
+            output(*inside, ip, "address", "add", address, "dev", "lo", *(["nodad"] if ":" in address else []))
+        for (_, port), host, source in zip(
+            service.addresses, ("192.0.2.53", "2001:db8::53"), ("127.0.1.10", "::1"), strict=True
+        ):
+            for transport in ("+notcp", "+tcp"):
+                words = (dig, f"@{host}", "-p", str(port), "-b", source, "+tries=1", "+time=5", transport)
+                assert output(*inside, *words, "+short", LISTED, "A").split() == ["0.0.0.0"]
+                assert output(*inside, *words, "+short", "localhost", "A").split() == ["127.0.0.1"]
+                assert "status: SERVFAIL" in output(*inside, *words, "late.example", "A")

@@ -15,6 +15,7 @@ from tests.scenarios.client import (
     NOERROR,
     OPT,
     QR,
+    RA,
     RD,
     REFUSED,
     Address,
@@ -186,14 +187,38 @@ def test_nothing_of_two_questions_passes_where_one_is_blocked(
 
 @pytest.mark.parametrize("tail", [pytest.param(b"\0", id="1 octet"), pytest.param(MARK * 20, id="180 octets")])
 @pytest.mark.parametrize("edns", [pytest.param(None, id="no OPT"), pytest.param(Edns(), id="OPT")])
+@pytest.mark.parametrize("tcp", [pytest.param(False, id="UDP"), pytest.param(True, id="TCP")])
 def test_octets_after_the_message_never_go_upstream(
-    server: Address, upstream: Upstream, tail: bytes, edns: Edns | None
+    server: Address, upstream: Upstream, tail: bytes, edns: Edns | None, tcp: bool
 ) -> None:
     """Smuggling; a fixture checks that nothing that went upstream has the marks."""
-    name = f"trailing-{len(tail)}-{edns is None}.example"
-    got = exchange(server, query(name, "A", edns=edns) + tail)
+    name = f"trailing-{len(tail)}-{edns is None}-{tcp}.example"
+    got = exchange(server, query(name, "A", edns=edns) + tail, tcp=tcp)
     assert got is not None
     assert read(got).rcode in (FORMERR, NOERROR)
+    for asked in upstream.queries(name):
+        assert asked.message.question  # fails on octets behind it
+
+
+@pytest.mark.parametrize("edns", [pytest.param(None, id="no OPT"), pytest.param(Edns(), id="OPT")])
+def test_a_query_behind_a_query_is_not_let_through(server: Address, edns: Edns | None, listed_stays_here: None) -> None:
+    """One datagram, one message: a listed name behind it goes nowhere, and gets no answer of its own."""
+    with UdpClient(server, MANAGED) as client:
+        client.send(query("first.example", "A", ident=1, edns=edns) + query(LISTED, "A", ident=2, edns=edns))
+        got = client.drain(0.2)
+    assert [octets[:2] for octets in got] in ([b"\0\1"], [])
+
+
+@pytest.mark.parametrize("rd", [pytest.param(0, id="RD=0"), pytest.param(RD, id="RD=1")])
+@pytest.mark.parametrize("ident", [0, 0xFFFF])
+def test_formerr_copies_id_and_rd(server: Address, rd: int, ident: int) -> None:
+    """The rest of the flags is the server's own: QR, and RA or not."""
+    for body in (b"\xc0\x0c", labels(b"l" * 63, b"l" * 63, b"l" * 63, b"m" * 62, b"x") + TYPE_A):
+        got = exchange(server, header(ident=ident, flags=rd | 0x0670) + body)
+        assert got is not None
+        response = read(got)
+        assert (response.ident, response.rcode, response.counts) == (ident, FORMERR, (0, 0, 0, 0))
+        assert response.flags & ~RA == QR | rd | FORMERR
 
 
 @pytest.mark.parametrize("opcode", range(16))
@@ -215,10 +240,11 @@ def test_a_malformed_response_gets_no_answer(server: Address, octets: bytes) -> 
     silence(server, octets)
 
 
-def test_a_response_over_tcp_gets_no_answer(server: Address) -> None:
+@pytest.mark.parametrize("flags", [0, 0x0003, 0x2000, 0x7FFF & ~QR])
+def test_a_response_over_tcp_gets_no_answer(server: Address, flags: int) -> None:
     """RFC 1035 4.1.1: the connection may end or go on, but the first answer is that to the next query."""
     with TcpClient(server, MANAGED) as client:
-        client.send(header(flags=QR | RD) + NAME + TYPE_A)
+        client.send(header(flags=QR | RD | flags) + NAME + TYPE_A)
         client.send(query(LISTED, "A", ident=0xFEFE))
         got = client.receive(2)
     assert got is None or got[:2] == b"\xfe\xfe"

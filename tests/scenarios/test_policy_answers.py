@@ -3,7 +3,7 @@
 import secrets
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import pytest
@@ -12,6 +12,7 @@ from tests.scenarios.client import (
     AD,
     ADDITIONAL,
     ANY_CLASS,
+    AUTHORITY,
     CD,
     CH,
     COOKIE,
@@ -20,9 +21,12 @@ from tests.scenarios.client import (
     NOERROR,
     NONE,
     NXDOMAIN,
+    OPT,
     PADDING,
     QR,
+    REFUSED,
     SERVFAIL,
+    TC,
     Address,
     Edns,
     Response,
@@ -43,12 +47,14 @@ from tests.scenarios.expect import (
     LISTED,
     MANAGED,
     UNMANAGED,
+    check_explained,
     check_sinkholed,
     check_soa,
     nothing_of,
     policy,
     rdata_text,
 )
+from tests.scenarios.service import Service
 from tests.scenarios.upstream import SILENCE, Action, Asked, Send, Upstream, address_of, nodata, reply
 
 TYPES: list[str | int] = [
@@ -153,27 +159,27 @@ def test_any_of_a_listed_name_over_tcp_is_forwarded_for_the_exempt(server: Addre
     check_sinkholed(ask(server, name, "ANY", source=MANAGED, tcp=True))
 
 
-@pytest.mark.parametrize(
-    "how",
-    [
-        pytest.param({"edns": Edns()}, id="EDNS"),
-        pytest.param({"edns": Edns(do=True)}, id="DO"),
-        pytest.param({"flags": CD}, id="CD"),
-        pytest.param({"flags": AD}, id="AD"),
-        pytest.param({"flags": AD | CD, "edns": Edns(do=True)}, id="AD, CD and DO"),
-        pytest.param({"rd": False}, id="RD=0: no reading of the exempt clients' cache"),
-        pytest.param({"rd": False, "edns": Edns()}, id="RD=0 with EDNS"),
-        pytest.param({"tcp": True}, id="TCP"),
-        pytest.param({"tcp": True, "rd": False}, id="RD=0 over TCP"),
-        pytest.param({"edns": Edns(size=0)}, id="size 0"),
-        pytest.param({"edns": Edns(flags=0x7FFF)}, id="unknown flags"),
-        pytest.param({"edns": Edns(options=((COOKIE, b"c" * 8),))}, id="COOKIE"),
-        pytest.param({"edns": Edns(options=((PADDING, bytes(100)),))}, id="PADDING"),
-        pytest.param({"edns": Edns(options=((65001, b"x"),))}, id="an unknown option"),
-        pytest.param({"edns": Edns(options=((EDE, b"\0\x0f"),))}, id="an EDE"),
-        pytest.param({"edns": Edns(options=((8, b"\0\1\x18\0\x7f\0\1"),))}, id="an ECS of the exempt"),
-    ],
-)
+WAYS = [
+    pytest.param({"edns": Edns()}, id="EDNS"),
+    pytest.param({"edns": Edns(do=True)}, id="DO"),
+    pytest.param({"flags": CD}, id="CD"),
+    pytest.param({"flags": AD}, id="AD"),
+    pytest.param({"flags": AD | CD, "edns": Edns(do=True)}, id="AD, CD and DO"),
+    pytest.param({"rd": False}, id="RD=0: no reading of the exempt clients' cache"),
+    pytest.param({"rd": False, "edns": Edns()}, id="RD=0 with EDNS"),
+    pytest.param({"tcp": True}, id="TCP"),
+    pytest.param({"tcp": True, "rd": False}, id="RD=0 over TCP"),
+    pytest.param({"edns": Edns(size=0)}, id="size 0"),
+    pytest.param({"edns": Edns(flags=0x7FFF)}, id="unknown flags"),
+    pytest.param({"edns": Edns(options=((COOKIE, b"c" * 8),))}, id="COOKIE"),
+    pytest.param({"edns": Edns(options=((PADDING, bytes(100)),))}, id="PADDING"),
+    pytest.param({"edns": Edns(options=((65001, b"x"),))}, id="an unknown option"),
+    pytest.param({"edns": Edns(options=((EDE, b"\0\x0f"),))}, id="an EDE"),
+    pytest.param({"edns": Edns(options=((8, b"\0\1\x18\0\x7f\0\1"),))}, id="an ECS of the exempt"),
+]
+
+
+@pytest.mark.parametrize("how", WAYS)
 @pytest.mark.parametrize("name", [pytest.param(LISTED, id="lower case"), pytest.param(LISTED.upper(), id="upper case")])
 def test_whatever_way_it_asks_the_managed_client_is_blocked(server: Address, how: dict[str, object], name: str) -> None:
     """Although the exempt client's answer to the same query is in the cache (RFC 6891 6.1.2)."""
@@ -184,6 +190,21 @@ def test_whatever_way_it_asks_the_managed_client_is_blocked(server: Address, how
     if response.opt is not None:
         assert EDE in dict(response.options)
         assert set(dict(response.options)) <= {EDE, COOKIE}
+
+
+@pytest.mark.parametrize("how", WAYS)
+def test_whatever_way_it_asks_for_an_alias_the_managed_client_is_blocked(
+    server: Address, upstream: Upstream, how: dict[str, object]
+) -> None:
+    """Although the exempt client's answer, with the alias in it, is in the cache."""
+    name = f"w{secrets.token_hex(4)}.example"
+    upstream.on(name, [f"{name} 300 IN CNAME {LISTED}", f"{LISTED} 300 IN A 192.0.2.7"])
+    for spelling in (name, name.upper()):
+        real = ask(server, spelling, "A", source=EXEMPT, **how)  # type: ignore[arg-type]
+        assert real.addresses == ["192.0.2.7"]
+        response = ask(server, spelling, "A", source=MANAGED, **how)  # type: ignore[arg-type]
+        assert response.addresses == ["0.0.0.0"]
+        assert not real_octets(response)
 
 
 def test_concurrent_queries_of_two_groups_each_get_their_own_answer(server: Address, upstream: Upstream) -> None:
@@ -264,6 +285,15 @@ CHAINS = [
         id="the chain's records in reverse order",
     ),
     pytest.param(
+        "HTTPS",
+        _answer(
+            EDGE + " 300 IN HTTPS 1 . alpn=h2 ipv4hint=192.0.2.7",
+            "mid.example 300 IN CNAME " + EDGE,
+            "{q} 300 IN CNAME mid.example",
+        ),
+        id="the same asked for HTTPS",
+    ),
+    pytest.param(
         "A",
         lambda asked, name: reply(asked, f"{name} 300 IN CNAME {EDGE}", rcode=NXDOMAIN),
         id="NXDOMAIN at the chain's end, RFC 6604",
@@ -289,6 +319,15 @@ CHAINS = [
         ),
         id="DNAME into the listed zone, RFC 6672 3",
     ),
+    pytest.param(
+        "A",
+        lambda asked, name: reply(
+            asked,
+            f"{name.partition('.')[2]} 300 IN DNAME {EDGE}",
+            f"{name.partition('.')[0]}.{EDGE} 300 IN A 192.0.2.7",
+        ),
+        id="DNAME without the CNAME made of it, RFC 6672 3.1",
+    ),
     pytest.param("DNAME", _answer("{q} 300 IN DNAME " + EDGE), id="DNAME asked for by type"),
     pytest.param(
         "HTTPS",
@@ -296,6 +335,12 @@ CHAINS = [
         id="HTTPS ServiceMode whose TargetName is listed, RFC 9460 2.4.3",
     ),
     pytest.param("HTTPS", _answer("{q} 300 IN HTTPS 0 " + EDGE + "."), id="HTTPS AliasMode, RFC 9460 2.4.2"),
+    pytest.param(
+        "HTTPS",
+        _answer("{q} 300 IN CNAME cdn.example", "cdn.example 300 IN HTTPS 0 " + EDGE + "."),
+        id="HTTPS AliasMode behind a CNAME",
+    ),
+    pytest.param("SVCB", _answer("{q} 300 IN SVCB 0 " + EDGE + "."), id="SVCB AliasMode"),
     pytest.param(
         "HTTPS",
         _answer("{q} 300 IN HTTPS 1 . alpn=h2", "{q} 300 IN HTTPS 2 " + EDGE.upper() + ". alpn=h2"),
@@ -360,9 +405,9 @@ def test_a_cname_loop_through_a_listed_name(server: Address, upstream: Upstream)
     assert len(upstream.queries("loop.example")) <= 4
 
 
-def links(count: int) -> list[str]:
-    """A chain of so many CNAME links that ends in an address."""
-    names = [f"l{number}of{count}.example" for number in range(count + 1)]
+def links(count: int, first: str, last: str) -> list[str]:
+    """A chain of so many CNAME links from one name to another, which has an address."""
+    names = [first, *[f"l{number}-{first}" for number in range(1, count)], last]
     chain = [f"{a} 300 IN CNAME {b}" for a, b in pairwise(names)]
     return [*chain, f"{names[-1]} 300 IN A 192.0.2.7"]
 
@@ -372,11 +417,36 @@ def links(count: int) -> list[str]:
 )
 def test_a_long_chain(server: Address, upstream: Upstream, count: int, served: bool) -> None:
     name = f"l0of{count}.example"
-    upstream.on(name, links(count))
+    upstream.on(name, links(count, name, "end.example"))
     for _ in range(2):
         response = ask(server, name, "A", source=MANAGED, edns=Edns(), tcp=True)
         assert (response.rcode == NOERROR) is served
         assert response.addresses == (["192.0.2.7"] if served else [])
+
+
+@pytest.mark.parametrize("count", [2, 12, 16])
+@pytest.mark.parametrize("is_reversed", [pytest.param(False, id="in order"), pytest.param(True, id="reversed")])
+def test_the_last_link_of_a_long_chain_is_judged(
+    server: Address, upstream: Upstream, count: int, is_reversed: bool
+) -> None:
+    """RFC 1034 3.6.2: whatever the order of the records."""
+    name = f"l0of{count}{is_reversed}.example"
+    chain = links(count, name, EDGE)
+    upstream.on(name, chain[::-1] if is_reversed else chain)
+    for source in (MANAGED, EXEMPT, MANAGED):
+        response = ask(server, name, "A", source=source, edns=Edns(), tcp=True)
+        if source == EXEMPT:
+            assert response.addresses == ["192.0.2.7"]
+        else:
+            check_sinkholed(response)
+
+
+def test_any_over_tcp_of_an_alias_is_blocked(server: Address, upstream: Upstream) -> None:
+    """What ANY gives is judged as any other answer, and is never kept."""
+    name = "any-alias.example"
+    upstream.on(name, [f"{name} 300 IN CNAME {EDGE}", f'{name} 300 IN TXT "real"'])
+    assert len(ask(server, name, "ANY", source=EXEMPT, tcp=True).answer) == 2
+    check_sinkholed(ask(server, name, "ANY", source=MANAGED, tcp=True))
 
 
 @pytest.mark.parametrize(
@@ -386,6 +456,8 @@ def test_a_long_chain(server: Address, upstream: Upstream, count: int, served: b
         pytest.param("SRV", "1 2 443 " + EDGE, id="SRV"),
         pytest.param("NS", EDGE, id="NS"),
         pytest.param("PTR", EDGE, id="PTR"),
+        pytest.param("HTTPS", "1 cdn.example. alpn=h2", id="HTTPS"),
+        pytest.param("SVCB", "1 . alpn=dot", id="SVCB, RFC 9460 4.1"),
     ],
 )
 def test_additional_records_of_a_listed_name_are_removed_and_the_answer_stays(
@@ -461,18 +533,27 @@ def test_the_sinkhole_address_is_not_a_public_one(server: Address) -> None:
     assert ask(server, LISTED, "AAAA", source=MANAGED).answer[0].rdata == bytes(16)
 
 
-@pytest.mark.parametrize("rdclass", [CH, HS, NONE, ANY_CLASS, 2, 65280])
-def test_other_classes_tell_no_data_of_a_listed_name(server: Address, rdclass: int, listed_stays_here: None) -> None:
-    """RFC 1035 3.2.4."""
+@pytest.mark.parametrize("rdclass", [CH, HS, NONE, ANY_CLASS, 0, 2, 65280])
+@pytest.mark.parametrize("tcp", [pytest.param(False, id="UDP"), pytest.param(True, id="TCP")])
+def test_other_classes_tell_no_data_of_a_listed_name(
+    server: Address, upstream: Upstream, rdclass: int, tcp: bool
+) -> None:
+    """RFC 1035 3.2.4: neither what is in the cache in class IN, nor anything of the upstream's."""
     assert ask(server, LISTED, "A", source=EXEMPT).addresses == [address_of(LISTED)]
-    before = ask(server, LISTED, "A", source=MANAGED, rdclass=rdclass)
-    assert all(record.rdata == bytes(4) for record in before.answer)
+    before = len(upstream.queries(LISTED, below=True))
+    for rdtype in ("A", "TXT", "ANY", "SOA"):
+        response = ask(server, LISTED, rdtype, source=MANAGED, rdclass=rdclass, tcp=tcp)
+        assert all(record.rdata == bytes(4) for record in response.answer)
+    assert len(upstream.queries(LISTED, below=True)) == before
 
 
 @pytest.mark.parametrize("opcode", range(1, 16))
-def test_other_opcodes_tell_no_data_of_a_listed_name(server: Address, opcode: int, listed_stays_here: None) -> None:
+@pytest.mark.parametrize("tcp", [pytest.param(False, id="UDP"), pytest.param(True, id="TCP")])
+def test_other_opcodes_tell_no_data_of_a_listed_name(
+    server: Address, opcode: int, tcp: bool, listed_stays_here: None
+) -> None:
     """RFC 1035 4.1.1."""
-    octets = exchange(server, query(LISTED, "A", opcode=opcode), source=MANAGED)
+    octets = exchange(server, query(LISTED, "A", opcode=opcode), source=MANAGED, tcp=tcp)
     assert octets is not None
     assert octets[3] & 15 != NOERROR
     assert octets[6:12] == bytes(6)
@@ -584,3 +665,86 @@ def test_a_listed_name_that_does_not_exist_is_blocked_all_the_same(server: Addre
     for _ in range(2):
         assert not ask(server, "empty." + LISTED, "A", source=EXEMPT).answer
         check_sinkholed(ask(server, "empty." + LISTED, "A", source=MANAGED))
+
+
+# Each style, for every type, at and below the name and through an alias
+
+STYLES = {"sinkhole": "127.3.0.1", "nodata": "127.3.1.1", "nxdomain": "127.3.2.1", "refused": "127.3.3.1"}
+RCODES = {"sinkhole": NOERROR, "nodata": NOERROR, "nxdomain": NXDOMAIN, "refused": REFUSED}
+ALIAS = "alias-of-banned.example"
+STYLE_TTL = 120
+
+
+@pytest.fixture(scope="module")
+def styled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
+    """A service with a group for each style, for its address; the upstream knows an alias of the listed name."""
+    with Upstream() as upstream:
+        upstream.on(ALIAS, [f"{ALIAS} 300 IN CNAME {EDGE}"])
+        groups = {
+            style: {"networks": [f"{client}/32"], "block": ["ban"], "answer": style} for style, client in STYLES.items()
+        }
+        config = policy(upstream, groups={**groups, "default": {"block": []}}, blocking={"ttl": STYLE_TTL})
+        del config["exemptions"]
+        with Service(tmp_path_factory.mktemp("styles"), config) as service:
+            yield service.dns
+        nothing_of([LISTED], upstream)
+
+
+def check_style(response: Response, style: str) -> None:
+    """One answer in its style: rcode, records, TTLs, SOA and the extended error (RFC 2308, RFC 8914)."""
+    rdtype = int.from_bytes(response.question[-4:-2], "big")
+    is_address = style == "sinkhole" and rdtype in (1, 28)
+    assert response.rcode == RCODES[style]
+    assert response.addresses == ([{1: "0.0.0.0", 28: "::"}[rdtype]] if is_address else [])
+    assert len(response.answer) == is_address
+    if is_address or style == "refused":
+        assert not response.section(AUTHORITY)
+    else:
+        check_soa(response, STYLE_TTL)
+    assert {record.ttl for record in response.records if record.rdtype != OPT} <= {STYLE_TTL}
+    assert not response.section(ADDITIONAL)
+    check_explained(response, "ban")
+
+
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("tcp", [pytest.param(False, id="UDP"), pytest.param(True, id="TCP")])
+def test_all_types_agree_in_each_style_at_and_below_the_name(styled: Address, style: str, tcp: bool) -> None:
+    """A and AAAA (RFC 4074); what does not exist for one type exists for none, nor below (RFC 2308 2.1, RFC 8020)."""
+    for name in (LISTED, BELOW, "deep.down." + BELOW):
+        for rdtype in TYPES:
+            for edns in (None, Edns(do=True)):
+                check_style(ask(styled, name, rdtype, source=STYLES[style], tcp=tcp, edns=edns), style)
+
+
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("tcp", [pytest.param(False, id="UDP"), pytest.param(True, id="TCP")])
+def test_all_types_agree_in_each_style_through_an_alias(styled: Address, style: str, tcp: bool) -> None:
+    """As for the listed name itself, fresh and cached; nothing of the upstream's chain."""
+    for rdtype in DATA_TYPES:
+        for edns in (None, Edns(do=True)):
+            response = ask(styled, ALIAS, rdtype, source=STYLES[style], tcp=tcp, edns=edns)
+            check_style(response, style)
+            assert not real_octets(response)
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_each_style_is_the_same_over_tcp_to_the_octet(styled: Address, style: str) -> None:
+    """RFC 7766 5."""
+    for name in (LISTED, ALIAS):
+        for rdtype in ("A", "AAAA", "HTTPS", "SOA"):
+            for edns in (None, Edns(), Edns(do=True)):
+                sent = query(name, rdtype, ident=5, edns=edns)
+                over_udp, over_tcp = (exchange(styled, sent, source=STYLES[style], tcp=tcp) for tcp in (False, True))
+                assert over_udp == over_tcp is not None
+
+
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("rdtype", ["A", "HTTPS"])
+def test_each_style_fits_the_smallest_client(styled: Address, style: str, rdtype: str) -> None:
+    """RFC 1035 4.2.1, RFC 6891 6.2.3: the longest name in 512 octets, without TC."""
+    name = labels(b"l" * 63, b"l" * 63, b"l" * 63, b"m" * 46, b"banned", b"example")
+    for edns in (None, Edns(size=512), Edns(size=0)):
+        response = ask(styled, name, rdtype, source=STYLES[style], edns=edns)
+        check_style(response, style)
+        assert len(response.octets) <= 512
+        assert not response.flags & TC
