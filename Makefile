@@ -7,10 +7,11 @@ BINDIR ?= /usr/local/bin
 RUN_ARGS ?=
 TESTARGS ?=
 BENCHARGS ?= --short
+FUZZARGS ?=
 
 PIP = .venv/bin/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: run test bench lint install clean
+.PHONY: run test bench fuzz lint install clean
 # Both stamps below install into one environment: never at once.
 .NOTPARALLEL:
 
@@ -23,6 +24,10 @@ test: .venv/.test
 # Measures dnsfilter and, where they are installed, dnsdist and unbound: bench/README.md. Long lists: bench/scale.
 bench: .venv/.run
 	bench/run $(BENCHARGS)
+
+# All targets of tests/fuzz for DNSFILTER_FUZZ_SECONDS (600): tests/fuzz/README.md.
+fuzz: .venv/.test
+	.venv/bin/python -m tests.fuzz.run $(FUZZARGS)
 
 # bench/run and bench/scale have no ending to be found by, so they are named.
 lint: .venv/.test

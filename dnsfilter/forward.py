@@ -35,6 +35,7 @@ class _Attempt:
     asked: tuple[Upstream, ...] = ()  # those that this round has asked
     given_up: tuple[Upstream, ...] = ()  # those that answered, but not with an answer
     silent: Upstream | None = None  # asked last, not heard of yet
+    unheard: tuple[Upstream, ...] = ()  # those that were silent once
     is_over: bool = False
     task: asyncio.Task[None] | None = None  # the one TCP exchange
 
@@ -145,7 +146,9 @@ class Forwarder:
         attempt.asked += (upstream,)
         attempt.retry_at = now + self._timeout_s
         attempt.silent = upstream
-        attempt.forward.edns = True  # that another one knows no EDNS says nothing of this one
+        # That another one knows no EDNS says nothing of this one. One that was silent may lose queries with EDNS;
+        # without it there would be no signatures, so whoever asked for those waits.
+        attempt.forward.edns = attempt.forward.do or upstream not in attempt.unheard
         if attempt.forward.by_tcp:
             self._start_tcp(attempt, upstream)
         elif not self._send(attempt, upstream, now):
@@ -258,6 +261,7 @@ class Forwarder:
         """Hold a time-out against the upstream; its answer still counts, should it come before the deadline."""
         if attempt.silent is not None:
             attempt.silent.failed("timeout", now, counts_against=True)
+            attempt.unheard += (attempt.silent,)
             attempt.silent = None
 
     # ---- TCP ----

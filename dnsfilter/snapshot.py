@@ -92,7 +92,7 @@ class Reader:
             document = self._document()
             self.head = _head(document)
             self._pairs = [Pair(Hit(**pair["at"]), Hit(**pair["below"])) for pair in document["pairs"]]
-        except (KeyError, TypeError, ValueError, struct.error) as error:
+        except (KeyError, TypeError, ValueError, RecursionError, struct.error) as error:
             self._file.close()
             raise BadSnapshot(f"{path}: {error}") from None
 

@@ -127,7 +127,7 @@ def _zone(root: Node) -> tuple[tzinfo, list[Problem]]:
 
     try:
         return ZoneInfo(node.value), []
-    except (KeyError, ValueError, OSError):  # not there, not a name, a directory
+    except (KeyError, ValueError, OSError, RecursionError):  # not there, not a name, a directory
         pass
     known = available_timezones()
     text, remedy = f"timezone: {shown(node.value)} is not a time zone", "write it as Europe/Paris"

@@ -104,12 +104,12 @@ def from_response(response: Response, qname: Name, qtype: int, now: float, limit
     """
     records = response.records
     on_chain, targets = [qname], []
-    is_plain = True
+    is_plain = response.is_plain
     if any(record.owner != qname or record.section or record.rtype in _LEADING for record in records):
         on_chain += _chain(records, qname)
         above = {name for each in on_chain for name in ancestry(each)}
         records = [record for record in records if _belongs(record, on_chain, above)]
-        is_plain = len(records) == len(response.records)
+        is_plain = is_plain and len(records) == len(response.records)
         leading = (r.target for r in records if r.section == 0 and r.rtype in _LEADING and r.target is not None)
         targets = [name for name in dict.fromkeys(leading) if name != ROOT and name not in on_chain]
     ttls, lifetime = _times(records, response.rcode, on_chain, qtype, limits)
@@ -141,13 +141,16 @@ def _told(record: Record) -> tuple[Name, ...]:
     return (record.owner,)
 
 
-_AUTHORITY = frozenset({codes.NS, codes.SOA, codes.DS, codes.RRSIG, codes.NSEC, codes.NSEC3})
+_AUTHORITY = frozenset({codes.NS, codes.SOA, codes.DS})  # of zones that the names asked for are in
+_PROOFS = frozenset({codes.RRSIG, codes.NSEC, codes.NSEC3})  # owned by other names too (RFC 4035 section 3.1.3)
 
 
 def _belongs(record: Record, on_chain: Collection[Name], above: Collection[Name]) -> bool:
     if record.section == 0:
         return record.owner in on_chain or (record.rtype in _MOVING and record.owner in above)
-    return record.section == 2 or record.rtype in _AUTHORITY
+    if record.section == 1:
+        return record.rtype in _PROOFS or (record.rtype in _AUTHORITY and record.owner in above)
+    return True
 
 
 _MOVING = (codes.DNAME, codes.RRSIG)  # owned by a name above those that they are about
@@ -286,12 +289,12 @@ class Cache:
         return entry
 
     def put(self, key: bytes, entry: Entry) -> None:
-        """Keep an answer for its lifetime; one of lifetime 0 is not kept."""
-        if entry.lifetime <= 0:
-            return
+        """Keep an answer for its lifetime; one of lifetime 0 is not kept, nor what it says otherwise than."""
         entries, limits = self._entries, self._limits
         if key in entries:
             self._drop(key)
+        if entry.lifetime <= 0:
+            return
         entries[key] = entry
         octets = self._octets + _size(key, entry)
         while len(entries) > limits.entries or octets > limits.octets:

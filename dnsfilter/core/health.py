@@ -28,14 +28,14 @@ class Health:
     def failed(self, now: float) -> None:
         """It did not answer, or not with an answer."""
         self.failures += 1
-        if self.failures >= FAILURES_UNTIL_DOWN:
+        if self.failures == FAILURES_UNTIL_DOWN:  # many questions may fail in one moment, which is one failure
             self.retry_at = now + self.backoff_s
-            self.backoff_s = min(self.backoff_s * 2, LONGEST_BACKOFF_S)
 
     def takes_probe(self, now: float) -> bool:
         """Tell whether one that is down is due to be asked again, and note that it is."""
         if self.is_up or now < self.retry_at:
             return False
+        self.backoff_s = min(self.backoff_s * 2, LONGEST_BACKOFF_S)
         self.retry_at = now + self.backoff_s
         return True
 

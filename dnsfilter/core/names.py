@@ -14,6 +14,7 @@ Name: TypeAlias = bytes
 ROOT: Name = b"\0"
 MAX_NAME = 255  # octets, the length octets and the root's included (RFC 1035 section 2.3.4)
 MAX_LABEL = 63
+LONGEST_REASON = 200  # characters of what `idna` says, which repeats the label
 
 # Octets that stand for themselves in text. All others are written \DDD (RFC 1035 section 5.1), so
 # that every name in a log is safe to print and can be pasted into a list.
@@ -70,7 +71,7 @@ def _label_octets(label: str) -> bytes:
         try:
             octets = idna.encode(label, uts46=True)
         except (idna.IDNAError, UnicodeError) as error:
-            raise BadName(f"a label that has no IDNA form: {error}") from None
+            raise BadName(f"a label that has no IDNA form: {str(error)[:LONGEST_REASON]}") from None
         if b"." in octets:
             raise BadName("a label that would become several")
         return octets

@@ -362,6 +362,8 @@ class PureEngine:
 
     def give_up_on_tcp(self, forward: Forward, now: float, wall: float) -> Completed:
         """Pass a truncated answer on as such: the whole could not be fetched. Nothing is kept."""
+        if forward.has_stale:
+            return self.fail(forward, codes.EDE_NETWORK_ERROR, "upstream does not answer by TCP", now, wall)
         entry = Entry(codes.NOERROR, False, bytes(6), b"", (), 0, int(now), (), (), is_truncated=True)
         return self._answer_all(self._pending.end(forward), entry, now, wall, "miss")
 
@@ -374,13 +376,7 @@ class PureEngine:
         waiters = self._pending.end(forward)
         if stale is not None:
             return self._answer_all(waiters, stale, now, wall, "stale")
-        responses = []
-        for waiter in waiters:
-            octets = answer.failure(waiter.query, ede, text)
-            outcome = self.tally.outcome(waiter.transport, waiter.client, codes.SERVFAIL, waiter.verdict, "miss")
-            self.tally.count(outcome, now - waiter.since)
-            responses.append((waiter.reply, octets))
-        return Completed(responses)
+        return self._answer_all(waiters, (ede, text), now, wall, "miss")
 
     def answer_stale(self, forward: Forward, now: float, wall: float) -> Completed:
         """Answer those who wait with what is stale; the question stays out (RFC 8767 section 5)."""
@@ -389,11 +385,14 @@ class PureEngine:
             return Completed(())
         return self._answer_all(self._pending.release(forward), stale, now, wall, "stale")
 
-    def _answer_all(self, waiters: list[Waiter], entry: Entry, now: float, wall: float, cache: str) -> Completed:
+    def _answer_all(
+        self, waiters: list[Waiter], said: Entry | tuple[int, str], now: float, wall: float, cache: str
+    ) -> Completed:
+        """Answer those who waited. said: an answer, or the extended error and text of a failure."""
         responses, tally = [], self.tally
         for waiter in waiters:
             try:
-                octets, verdict = self._late_answer(waiter, entry, now, wall)
+                octets, verdict = self._late_answer(waiter, said, now, wall)
             except Exception as error:  # noqa: BLE001 - one query's bug costs one query
                 tally.note_error(error)
                 octets, verdict = answer.failure(waiter.query, codes.EDE_OTHER), waiter.verdict
@@ -402,7 +401,9 @@ class PureEngine:
             responses.append((waiter.reply, octets))
         return Completed(responses)
 
-    def _late_answer(self, waiter: Waiter, entry: Entry, now: float, wall: float) -> tuple[bytes, Verdict]:
+    def _late_answer(
+        self, waiter: Waiter, said: Entry | tuple[int, str], now: float, wall: float
+    ) -> tuple[bytes, Verdict]:
         """Answer one who waited, under the policy in force now: a name listed meanwhile is not let through."""
         row: ClientRow | None = waiter.row
         verdict = waiter.verdict
@@ -414,7 +415,9 @@ class PureEngine:
             if verdict.action is Action.BLOCKED:
                 return answer.blocked(waiter.query, verdict, self._policy.blocking), verdict
         assert row is not None  # noqa: S101
-        return self._deliver(waiter.query, row, verdict, entry, waiter.transport, now, wall)
+        if isinstance(said, Entry):
+            return self._deliver(waiter.query, row, verdict, said, waiter.transport, now, wall)
+        return answer.failure(waiter.query, *said), verdict
 
     def counters(self) -> Counters:
         """Return the counters as they stand."""

@@ -11,16 +11,16 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 FOLDER = "lists"  # in the state directory
 UNUSED_S = 30 * 86_400  # after which the copies of a list that is no longer configured go
 SETTLED_S = 60  # younger contents may be about to get the document that points to them
 
 _OCTETS, _PARTIAL = ".list", ".partial"
-T = TypeVar("T")
+T = TypeVar("T", "Good", "Fetched", "Refused")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,14 @@ class Refused:
     sha256: str
     reason: str
     how: str  # all else that the judgement depended on
+
+
+def _is_typed(known: Good | Fetched | Refused) -> bool:
+    """Tell whether each field has its type: a document may be another version's, or written by hand."""
+    return all(
+        isinstance(getattr(known, each.name), (int, float) if each.type is float else cast(type, each.type))
+        for each in fields(known)
+    )
 
 
 class Kept:
@@ -108,8 +116,9 @@ class Kept:
     def _read(self, name: str, kind: type[T]) -> T | None:
         try:
             document = json.loads((self.folder / name).read_bytes())
-            return kind(**document["known"]) if document["digest"] == _digest(document["known"]) else None
-        except (OSError, ValueError, TypeError, KeyError):
+            known = kind(**document["known"])
+            return known if document["digest"] == _digest(document["known"]) and _is_typed(known) else None
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
             return None
 
     def _document(self, name: str, known: dict[str, Any]) -> None:
@@ -190,7 +199,7 @@ class Store:
                     about = json.loads((folder / document).read_bytes())
                     yield Kept(folder, str(about["list"]), str(about["source"]))
                     break
-                except (OSError, ValueError, TypeError, KeyError):
+                except (OSError, ValueError, TypeError, KeyError, RecursionError):
                     continue
 
 

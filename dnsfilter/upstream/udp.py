@@ -35,11 +35,13 @@ class Exchange(Generic[T]):
     since: float  # `now` of sending
     port: "_Port[T]"
 
-    def forget(self) -> None:
-        """Wait no more; a response that comes now is ignored."""
+    def forget(self) -> bool:
+        """Wait no more: a response that comes now is ignored. False where nobody waited."""
         waiting = self.port.waiting
-        if waiting.get(self.id) is self:  # else the id has been drawn again
-            del waiting[self.id]
+        if waiting.get(self.id) is not self:  # else the id has been drawn again
+            return False
+        del waiting[self.id]
+        return True
 
 
 class Receiver(Protocol[T]):
@@ -78,10 +80,13 @@ class UdpPool(Generic[T]):
         self._by_fd: dict[int, _Port[T]] = {}
         self._epoll: select.epoll | None = None  # one descriptor for the loop to watch, not POOL of them
         self._drawn: Iterator[tuple[int, bytes]] = iter(())
+        self._unsent: list[tuple[Exchange[T], bytes]] = []
         self.ignored = 0  # responses that answer nothing that was asked
 
     def send(self, rest: bytes, question: bytes, purpose: T, now: float) -> Exchange[T]:
-        """Send a query and return its exchange. Raises OSError where it cannot be sent.
+        """Have a query sent at the end of this turn of the loop, and return its exchange.
+
+        Raises OSError where no socket can be had.
 
         rest: the query without its id. question: name, type and class in it.
         """
@@ -96,15 +101,35 @@ class UdpPool(Generic[T]):
             port = self._renew(number)
         while id_ in port.waiting:
             _, id_ = self._draw()
-        port.sock.send(id_ + rest)
         port.uses += 1
         exchange = Exchange(id_, question, purpose, now, port)
         port.waiting[id_] = exchange
+        if not self._unsent:
+            self._loop.call_soon(self._flush)
+        self._unsent.append((exchange, id_ + rest))
         return exchange
+
+    def _flush(self) -> None:
+        """Send the queries of one turn back to back: an upstream that has gone to sleep is woken once, not for each."""
+        unsent, self._unsent = self._unsent, []
+        refused = []
+        for exchange, octets in unsent:
+            try:
+                exchange.port.sock.send(octets)
+            except BlockingIOError:
+                pass  # lost, as on any way
+            except OSError:  # there is no way there, or nobody listened a moment ago
+                refused.append(exchange)
+        for exchange in refused:
+            if exchange.forget():
+                self._receiver.on_refused(exchange)
+        if refused:
+            self._receiver.on_batch_end()
 
     def close(self) -> None:
         """Close all sockets; nothing can be sent any more."""
         self._is_closed = True
+        self._unsent = []
         if self._epoll is not None:
             self._loop.remove_reader(self._epoll.fileno())
             self._epoll.close()

@@ -5,6 +5,7 @@ import time
 import tracemalloc
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from itertools import pairwise
 
 import dns.flags
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dnsfilter.core.cache import FLUSHED as FLUSH_TURN
 from dnsfilter.core.cache import MAX_LINKS, Cache, ChainError, Entry, Limits, from_response, key
 from dnsfilter.core.index import Index
 from dnsfilter.core.names import to_text
@@ -665,13 +667,77 @@ def test_an_answer_takes_the_place_of_the_older_one() -> None:
     assert len(cache) == 1
 
 
-def test_an_answer_of_no_lifetime_is_not_kept_and_leaves_an_older_one() -> None:
-    cache, found = Cache(LIMITS), address()
-    cache.put(b"k", found)
+def test_an_answer_of_no_lifetime_is_not_kept_and_takes_an_older_one_away() -> None:
+    """It says otherwise than what would be told once more should no upstream answer."""
+    cache = Cache(LIMITS)
+    cache.put(b"k", address())
     cache.put(b"k", address(ttl=0))
     cache.put(b"other", address(ttl=0))
-    assert cache.get(b"k", 1_000.0) is found
-    assert len(cache) == 1
+    assert cache.get(b"k", 1_000.0) is None
+    assert len(cache) == 0
+
+
+@pytest.mark.parametrize(
+    ("now", "is_fresh", "is_kept"),
+    [
+        pytest.param(1_009.9, True, True, id="fresh"),
+        pytest.param(1_010.0, False, True, id="just stale"),
+        pytest.param(1_029.9, False, True, id="at the end of its window"),
+        pytest.param(1_030.0, False, False, id="stale for too long"),
+    ],
+)
+def test_a_stale_answer_is_kept_for_its_window(now: float, *, is_fresh: bool, is_kept: bool) -> None:
+    cache, found = Cache(replace(LIMITS, serve_stale=20)), address(ttl=10)
+    cache.put(b"k", found)
+    assert (cache.get(b"k", now) is found) is is_fresh
+    assert (cache.find(b"k", now) is found) is is_kept
+    assert len(cache) == is_kept
+
+
+def test_every_ttl_of_a_stale_answer_is_30_seconds_at_most() -> None:
+    found = entry("www.example 20 IN A 192.0.2.1", "www.example 3000 IN A 192.0.2.2", now=1_000.0)
+    assert ttls(found, 1_019.0) == [1, 2_981]
+    assert ttls(found, 1_020.0) == [30, 30]
+    assert ttls(found, 1_020.0, 7) == [7, 7], "nor longer than an exemption holds"
+
+
+FLUSHED = ["example", "www.example", "a.www.example", "other.test"]
+
+
+@pytest.mark.parametrize(
+    ("zone", "left"),
+    [
+        pytest.param("www.example", ["example", "other.test"], id="a name and all below"),
+        pytest.param("example", ["other.test"], id="a top-level domain"),
+        pytest.param("ww.example", FLUSHED, id="a name that nothing was kept of"),
+        pytest.param("w.example", FLUSHED, id="an ending that is no label"),
+        pytest.param(".", [], id="the root"),
+    ],
+)
+def test_answers_for_a_name_and_all_below_are_forgotten(zone: str, left: list[str]) -> None:
+    cache = Cache(LIMITS)
+    keys = {each: key(name(each), 1, do=False, cd=False) for each in FLUSHED}
+    for each in keys.values():
+        cache.put(each, address())
+    assert sum(cache.flush(name(zone))) == len(FLUSHED) - len(left)
+    assert [each for each, wanted in keys.items() if cache.get(wanted, 1_000.0) is not None] == left
+
+
+def test_answers_that_lead_to_a_forgotten_name_are_forgotten_too() -> None:
+    cache, wanted = Cache(LIMITS), key(name("www.example"), 1, do=False, cd=False)
+    cache.put(wanted, entry("www.example 300 IN CNAME x.edge.test", "x.edge.test 300 IN A 192.0.2.1"))
+    assert list(cache.flush(name("edge.test"))) == [1]
+    assert len(cache) == 0
+
+
+def test_a_large_cache_is_flushed_a_few_answers_a_turn() -> None:
+    cache = Cache(replace(LIMITS, entries=20_000, octets=100_000_000))
+    for number in range(10_000):
+        cache.put(key(name(f"n{number}.example"), 1, do=False, cd=False), address())
+    steps = cache.flush(name("example"))
+    assert next(steps) == FLUSH_TURN
+    cache.clear()  # whatever happens between turns
+    assert sum(steps) == 0
 
 
 def test_the_least_recently_used_goes_first() -> None:

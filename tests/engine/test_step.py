@@ -25,7 +25,7 @@ from dnsfilter.core.wire.response import read
 from dnsfilter.engine.interface import Completed, Dropped, Forward, Joined, Outcome, Rejected, Transport
 from tests.core.make import labels_to_wire, many, name, opt, option, query, question, response, suffixes, texts, unhex
 from tests.core.wire.test_query import mutated
-from tests.engine.make import Asking, Clock, index, policy
+from tests.engine.make import LIMITS, Asking, Clock, index, policy
 
 MANAGED, EXEMPT, OTHER, STRANGER = "192.0.2.9", "192.0.2.70", "198.51.100.9", "203.0.113.9"
 ROW = ClientRow(
@@ -682,6 +682,220 @@ def test_a_failure_is_told_to_all_who_wait_and_remembered_for_a_second(asking: A
     assert edes(asking.answer(asked)) == [(13, "nobody could answer")]
     asking.clock.wait(1.0)
     asking.forward(asked)
+
+
+def test_a_client_that_waited_for_a_failure_is_judged_anew() -> None:
+    """Its exemption has ended meanwhile."""
+    asking = Asking(shared(), Clock(wall=END - 1))
+    forward = asking.forward(query("banned.example"), EXEMPT)
+    asking.clock.wait(2.0)
+    [(_, octets)] = asking.engine.fail(forward, 22, "", asking.clock.now, asking.clock.wall).responses
+    assert is_sinkhole(octets)
+
+
+# Stale answers (RFC 8767)
+
+
+ADDRESS = "www.example 10 IN A 192.0.2.1"
+
+
+def aged(asked: bytes, *answer: str, seconds: float = 11.0, **more: Any) -> Asking:
+    """An engine that keeps one answer, so many seconds old."""
+    asking = Asking(shared(), Clock(wall=START - 1_000), replace(LIMITS, serve_stale=60))
+    through(asking, asked, *answer, **more)
+    asking.clock.wait(seconds)
+    return asking
+
+
+def failed(asking: Asking, forward: Forward) -> list[bytes]:
+    result = asking.engine.fail(forward, 22, "no upstream answers", asking.clock.now, asking.clock.wall)
+    return [octets for _, octets in result.responses]
+
+
+def test_where_nobody_answers_what_is_stale_is_told_for_30_seconds() -> None:
+    asked = query("www.example", edns=opt())
+    asking = aged(asked, ADDRESS)
+    forward = asking.forward(asked)
+    assert forward.has_stale
+    [octets] = failed(asking, forward)
+    assert texts(octets) == ["www.example. 30 IN A 192.0.2.1"]
+    assert [code for code, _ in edes(octets)] == [3]
+    again = asking.answer(asked)
+    assert texts(again) == texts(octets), "the failure is remembered: nobody is asked"
+    assert {each.cache for each in outcomes(asking)} == {"miss", "stale"}
+
+
+def test_a_stale_answer_is_told_as_such_to_those_with_edns_only() -> None:
+    asking = aged(query("www.example"), ADDRESS)
+    [octets] = failed(asking, asking.forward(query("www.example")))
+    assert texts(octets) == ["www.example. 30 IN A 192.0.2.1"]
+    assert message(octets).edns == -1
+
+
+def test_a_stale_nxdomain_has_an_extended_error_of_its_own() -> None:
+    asked = query("www.example", edns=opt())
+    asking = aged(asked, authority=[SOA], rcode=dns.rcode.NXDOMAIN, seconds=61.0)
+    [octets] = failed(asking, asking.forward(asked))
+    assert rcode(octets) == "NXDOMAIN"
+    assert [code for code, _ in edes(octets)] == [19]
+
+
+def test_who_waits_may_be_told_what_is_stale_while_the_question_stays_out() -> None:
+    asked = query("www.example", edns=opt())
+    asking = aged(asked, ADDRESS)
+    forward = asking.forward(asked)
+    [(_, octets)] = asking.engine.answer_stale(forward, asking.clock.now, asking.clock.wall).responses
+    assert [code for code, _ in edes(octets)] == [3]
+    assert isinstance(asking.step(asked, OTHER), Joined)
+    [octets] = asking.complete(forward, response(asked, "www.example 300 IN A 192.0.2.2"))
+    assert texts(octets) == ["www.example. 300 IN A 192.0.2.2"], "who came later waits for the fresh one"
+    assert texts(asking.answer(asked)) == ["www.example. 300 IN A 192.0.2.2"]
+
+
+def test_a_stale_answer_is_judged_by_the_policy_in_force() -> None:
+    asked = query("www.example")
+    asking = aged(asked, "www.example 10 IN CNAME edge.example", "edge.example 10 IN A 192.0.2.1")
+    asking.engine.load(shared("edge.example"), keep_cache=True)
+    forward = asking.forward(asked)
+    assert isinstance(asking.step(asked, OTHER), Joined)
+    blocked, passed = failed(asking, forward)
+    assert is_sinkhole(blocked)
+    assert len(texts(passed)) == 2
+
+
+def test_a_stale_answer_is_not_told_once_upstreams_have_changed() -> None:
+    asked = query("www.example")
+    asking = aged(asked, ADDRESS)
+    forward = asking.forward(asked)
+    asking.engine.load(shared(), keep_cache=False)
+    assert [rcode(octets) for octets in failed(asking, forward)] == ["SERVFAIL"]
+    assert not asking.forward(asked).has_stale, "nor is the failure of the old ones remembered"
+
+
+def test_a_whole_that_cannot_be_fetched_is_no_reason_to_tell_nothing_where_something_is_stale() -> None:
+    asked = query("www.example", edns=opt())
+    asking = aged(asked, ADDRESS)
+    forward = asking.forward(asked, transport=Transport.TCP)
+    result = asking.engine.give_up_on_tcp(forward, asking.clock.now, asking.clock.wall)
+    assert [texts(octets) for _, octets in result.responses] == [["www.example. 30 IN A 192.0.2.1"]]
+
+
+# Flushed
+
+
+@pytest.mark.parametrize("zone", [None, name("example"), name("www.example")], ids=["all", "above", "itself"])
+def test_what_is_flushed_is_asked_anew(asking: Asking, zone: bytes | None) -> None:
+    asked = query("www.example")
+    through(asking, asked, ADDRESS)
+    assert sum(asking.engine.flush(zone)) == 1
+    asking.forward(asked)
+
+
+def test_what_is_out_when_the_cache_is_flushed_is_told_and_not_kept(asking: Asking) -> None:
+    asked = query("www.example")
+    forward = asking.forward(asked)
+    assert sum(asking.engine.flush(name("www.example"))) == 0
+    assert len(asking.complete(forward, response(asked, ADDRESS))) == 1
+    asking.forward(asked)
+
+
+def test_a_failure_is_forgotten_with_the_cache(asking: Asking) -> None:
+    asked = query("www.example")
+    failed(asking, asking.forward(asked))
+    assert rcode(asking.answer(asked)) == "SERVFAIL"
+    list(asking.engine.flush(name("example")))
+    asking.forward(asked)
+
+
+# Cookies and keepalive
+
+
+def options_of(octets: bytes) -> dict[int, bytes]:
+    return {int(each.otype): each.to_wire() or b"" for each in message(octets).options}
+
+
+COOKIE = unhex("0102030405060708")
+
+
+@pytest.mark.parametrize("transport", [Transport.UDP, Transport.TCP])
+@pytest.mark.parametrize("asked_for", ["banned.example", "localhost", "www.example"])
+def test_a_cookie_is_answered_with_a_cookie_that_stays(asking: Asking, asked_for: str, transport: Transport) -> None:
+    through(asking, query("www.example", edns=opt()), ADDRESS)
+    asked = query(asked_for, edns=opt(options=option(10, COOKIE)))
+    cookie = options_of(asking.answer(asked, transport=transport))[10]
+    assert (len(cookie), cookie[:8]) == (24, COOKIE)
+    later = query(asked_for, edns=opt(options=option(10, cookie)))
+    asking.clock.wait(1.0)
+    assert options_of(asking.answer(later, transport=transport))[10] == cookie
+    assert options_of(asking.answer(later, "192.0.2.10", transport=transport))[10] != cookie, (
+        "it is bound to the address"
+    )
+
+
+def test_an_answer_that_had_to_be_waited_for_carries_the_cookie_of_each_client(asking: Asking) -> None:
+    asked = query("www.example", edns=opt(options=option(10, COOKIE)))
+    forward = asking.forward(asked)
+    asking.step(asked, OTHER)
+    asking.step(query("www.example", edns=opt()), OTHER)
+    one, other, none = asking.complete(forward, response(query("www.example"), ADDRESS))
+    assert options_of(one)[10] != options_of(other)[10]
+    assert not options_of(none)
+
+
+def test_a_cookie_of_a_wrong_length_is_formerr_without_a_cookie(asking: Asking) -> None:
+    for size in (0, 7, 9, 15, 41):
+        octets = asking.answer(query("www.example", edns=opt(options=option(10, bytes(size)))))
+        assert rcode(octets) == "FORMERR"
+        assert not options_of(octets)
+
+
+def test_of_several_cookies_the_first_counts(asking: Asking) -> None:
+    asked = query("banned.example", edns=opt(options=option(10, COOKIE) + option(10, bytes(8))))
+    assert options_of(asking.answer(asked))[10][:8] == COOKIE
+
+
+def test_a_query_for_nothing_but_a_cookie_gets_one(asking: Asking) -> None:
+    asked = unhex("1234 0100 0000 0000 0000 0001") + opt(options=option(10, COOKIE))
+    octets = asking.answer(asked)
+    assert octets[:12] == unhex("1234 8180 0000 0000 0000 0001")
+    assert options_of(octets)[10][:8] == COOKIE
+
+
+@pytest.mark.parametrize(
+    "octets",
+    [
+        pytest.param(unhex("1234 0100 0000 0000 0000 0001") + opt(), id="no cookie"),
+        pytest.param(unhex("1234 0100 0000 0000 0000 0000"), id="no OPT"),
+        pytest.param(unhex("1234 0100 0000 0001 0000 0001") + opt(options=option(10, COOKIE)), id="an answer record"),
+        pytest.param(unhex("1234 0100 0000 0000 0000 0001") + opt(options=option(10, COOKIE))[:-1], id="cut"),
+        pytest.param(unhex("1234 0100 0000 0000 0000 0001 000029"), id="cut in OPT"),
+    ],
+)
+def test_another_query_without_a_question_is_formerr(asking: Asking, octets: bytes) -> None:
+    assert asking.answer(octets) == unhex("1234 8181 0000 0000 0000 0000")
+
+
+@pytest.mark.parametrize(
+    ("transport", "expected"),
+    [
+        pytest.param(Transport.TCP, {11: unhex("0064")}, id="TCP: ten seconds, RFC 7828 section 3.1"),
+        pytest.param(Transport.UDP, {}, id="UDP: nothing, section 3.2.1"),
+    ],
+)
+def test_who_asks_for_how_long_a_connection_may_stay_is_told(
+    asking: Asking, transport: Transport, expected: dict[int, bytes]
+) -> None:
+    asked = query("banned.example", edns=opt(options=option(11)))
+    found = options_of(asking.answer(asked, transport=transport))
+    assert {code: octets for code, octets in found.items() if code != 15} == expected
+
+
+def test_a_stranger_is_refused_without_any_work_on_its_cookie(asking: Asking) -> None:
+    octets = asking.answer(query("www.example", edns=opt(options=option(10, COOKIE))), STRANGER)
+    assert (rcode(octets), options_of(octets)) == ("REFUSED", {})
+
+
+# Bounds
 
 
 def test_too_many_questions_in_flight_are_servfail_at_once() -> None:

@@ -11,7 +11,9 @@ from tests.scenarios.client import (
     AUTHORITY,
     CD,
     CH,
+    COOKIE,
     ECS,
+    HS,
     NOERROR,
     NXDOMAIN,
     SERVFAIL,
@@ -213,6 +215,17 @@ def test_a_failure_of_one_name_does_not_fail_its_neighbours(server: Address, ups
     assert ask(server, "fails.neighbours.example", "AAAA").rcode == SERVFAIL
 
 
+@pytest.mark.parametrize("edns", [pytest.param(None, id="no OPT"), pytest.param(Edns(), id="OPT")])
+def test_a_question_is_asked_once_whether_its_clients_send_opt_or_not(
+    server: Address, upstream: Upstream, edns: Edns | None
+) -> None:
+    """RFC 6891 6.1.1: OPT is between two hops, not of the question."""
+    name = f"hop-{edns is None}.example"
+    for each in (edns, Edns() if edns is None else None, edns, Edns(size=512), Edns(size=4096)):
+        assert ask(server, name, "A", edns=each).addresses == [address_of(name)]
+    assert len(upstream.queries(name)) == 1
+
+
 SIGNED = [
     "{name} 300 IN A 192.0.2.1",
     "{name} 300 IN RRSIG A 8 2 300 20400101000000 20200101000000 1 example. AAAA",
@@ -271,6 +284,37 @@ def test_an_answer_for_one_ecs_subnet_is_not_served_to_another(server: Address, 
     assert all(b"\xc0\0\2" not in asked.octets for asked in upstream.queries("ecs.example"))
 
 
+def test_each_client_gets_its_own_cookie_with_an_answer_that_all_share(server: Address, upstream: Upstream) -> None:
+    """RFC 7873 5.2 and 5.3: on fresh, joined and cached answers; the upstream's own goes to nobody."""
+    name = "cookies.example"
+
+    def with_cookie(asked: Asked) -> Sequence[Action]:
+        octets = reply(asked, f"{name} 300 IN A 192.0.2.1", options=[(COOKIE, b"upstream" * 2)])
+        return [Send(octets, after_s=0.1)]
+
+    upstream.on(name, with_cookie)
+    sources = [f"127.0.0.{number}" for number in range(10, 15)]
+    for _ in range(2):
+        clients = {source: UdpClient(server, source) for source in sources}
+        for source, client in clients.items():
+            client.send(query(name, "A", ident=1, edns=Edns(options=((COOKIE, f"{source:>8}"[-8:].encode()),))))
+        got = {source: client.gather(1)[1] for source, client in clients.items()}
+        for client in clients.values():
+            client.socket.close()
+        given = set()
+        for source, octets in got.items():
+            response = read(octets)
+            assert response.addresses == ["192.0.2.1"]
+            assert [code for code, _ in response.options] == [COOKIE]
+            cookie = response.options[0][1]
+            assert cookie[:8] == f"{source:>8}"[-8:].encode()
+            assert 8 <= len(cookie) - 8 <= 32
+            given.add(cookie[8:])
+        assert len(given) == len(sources)
+    assert len(upstream.queries(name)) == 1
+    assert not [asked for asked in upstream.queries(name) if asked.message.options]
+
+
 def test_types_do_not_mix(server: Address, upstream: Upstream) -> None:
     """RFC 1034 5.3.3."""
     upstream.on("types.example", "types.example 300 IN A 192.0.2.1", "A")
@@ -281,10 +325,11 @@ def test_types_do_not_mix(server: Address, upstream: Upstream) -> None:
             assert [record.rdtype for record in ask(server, "types.example", rdtype).answer] == [code]
 
 
-def test_classes_do_not_mix(server: Address, upstream: Upstream) -> None:
-    """RFC 1035 3.2.4, RFC 2181 5: the IN answer is not served for CH."""
+@pytest.mark.parametrize("rdclass", [pytest.param(CH, id="CH"), pytest.param(HS, id="HS"), 255])
+def test_classes_do_not_mix(server: Address, upstream: Upstream, rdclass: int) -> None:
+    """RFC 1035 3.2.4, RFC 2181 5: the IN answer is not served for CH, HS or any class."""
     assert ask(server, "classes.example", "A").addresses
-    assert not ask(server, "classes.example", "A", rdclass=CH).answer
+    assert not ask(server, "classes.example", "A", rdclass=rdclass).answer
     assert ask(server, "classes.example", "A").addresses
 
 
@@ -342,6 +387,36 @@ def test_a_ttl_with_the_top_bit_set_never_reaches_the_client(server: Address, up
     for _ in range(2):
         assert [record.ttl for record in ask(server, name, "A").answer] == [0]
     assert len(upstream.queries(name)) == 2
+
+
+def test_ttls_of_a_day_and_of_one_second_in_one_answer_end_with_the_shorter(
+    server: Address, upstream: Upstream
+) -> None:
+    """RFC 2181 5.2: what is told never exceeds what is left, and no record outlives another of its answer."""
+    name = "uneven.example"
+    old = [f"{name} 86400 IN CNAME end.{name}", f"end.{name} 1 IN A 192.0.2.1"]
+    upstream.on(name, in_turn(fixed(*old), fixed(f"{name} 300 IN A 192.0.2.2")))
+    for _ in range(2):
+        assert ask(server, name, "A").addresses == ["192.0.2.1"]
+    time.sleep(OVER_A_SECOND)
+    assert ask(server, name, "A").addresses == ["192.0.2.2"]
+
+
+def test_nothing_of_an_answer_that_was_not_believed_is_kept(server: Address, upstream: Upstream) -> None:
+    """RFC 5452 9.1: neither for its own question nor for the one that it came for."""
+    forged = "192.0.2.66"
+
+    def with_forgery(asked: Asked) -> Sequence[Action]:
+        right = reply(asked, f"{asked.name} 300 IN A 192.0.2.80")
+        false = reply(asked, f"{asked.name} 300 IN A {forged}")
+        other = false[:13] + b"other" + false[18:]  # the first label of the question, and so of what points to it
+        return [Send(other), Send(bytes([false[0] ^ 1]) + false[1:]), Send(right, after_s=0.05)]
+
+    upstream.on("asked.forgery.example", with_forgery)
+    upstream.on("other.forgery.example", "other.forgery.example 300 IN A 192.0.2.81")
+    for _ in range(2):
+        assert ask(server, "asked.forgery.example", "A").addresses == ["192.0.2.80"]
+        assert ask(server, "other.forgery.example", "A").addresses == ["192.0.2.81"]
 
 
 def test_an_answer_within_its_ttl_is_served_at_once_although_upstream_is_silent(

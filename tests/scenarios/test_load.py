@@ -13,6 +13,7 @@ import dns.name
 import pytest
 
 from tests.scenarios.client import (
+    SERVFAIL,
     Address,
     Edns,
     Response,
@@ -27,7 +28,7 @@ from tests.scenarios.client import (
 from tests.scenarios.conftest import Start
 from tests.scenarios.expect import EXEMPT, LISTED, MANAGED, check_clean, check_sinkholed, is_blocked, policy
 from tests.scenarios.service import Service
-from tests.scenarios.upstream import SILENCE, Send, Upstream, address_of, default
+from tests.scenarios.upstream import SILENCE, Action, Asked, Send, Upstream, address_of, default
 
 BURST = 5_000
 ZONE = dns.name.from_text(LISTED)
@@ -297,13 +298,50 @@ def test_random_subdomains_while_upstream_is_silent(start: Start, upstreams: Cal
         time.sleep(0.1)
 
 
+def test_a_dead_zone_takes_the_slots_of_nobody_else(start: Start, upstreams: Callable[[], Upstream]) -> None:
+    """50 questions for a zone of a silent upstream, where 4 may be out: the others hear at once, and so does the rest.
+
+    Blocked, cached, local and ordinary names before any time-out; over the limit SERVFAIL with EDE 23.
+    """
+    alive, dead = upstreams(), upstreams()
+    dead.otherwise(SILENCE)
+    zone = {"zone": "corp.test", "upstreams": [f"{dead.address[0]}:{dead.address[1]}"]}
+    times = {"timeout": "0.5s", "deadline": "1s", "max_concurrent": 4}
+    service = start(policy(alive, forward=[zone], resolve=times))
+    ask(service.dns, "cached.example", "A")
+    with UdpClient(service.dns, "127.0.0.66") as client:
+        for number in range(50):
+            client.send(query(f"x{number}.corp.test", "A", ident=number, edns=Edns()))
+        for name, expected in {
+            LISTED: "0.0.0.0",
+            "cached.example": address_of("cached.example"),
+            "localhost": "127.0.0.1",
+            "ordinary.example": address_of("ordinary.example"),
+        }.items():
+            started = time.monotonic()
+            assert ask(service.dns, name, "A", source=MANAGED).addresses == [expected]
+            assert time.monotonic() - started < 0.25
+        over_the_limit = client.gather(46, timeout_s=0.4)
+        rest = client.gather(4, timeout_s=2)
+    assert (len(over_the_limit), len(rest)) == (46, 4)
+    for octets in over_the_limit.values():
+        response = read(octets)
+        assert response.rcode == SERVFAIL
+        assert [code for code, _ in response.ede] == [23]
+    assert all(read(octets).rcode == SERVFAIL for octets in rest.values())
+    assert len({asked.name for asked in dead.queries()}) == 4
+
+
 def test_5000_distinct_names_answered_by_upstream(loaded: Service, upstream_here: Upstream) -> None:
-    """Memory below 200 MB more; others served (cache bounds)."""
+    """Memory below 200 MB more; others served all the while (cache bounds)."""
     before = resident(loaded.pid)
     with UdpClient(loaded.dns) as client:
         for base in range(0, BURST, 100):
             for ident in range(base, base + 100):
                 client.send(query(f"distinct-{ident}.example", "A", ident=ident))
+            started = time.monotonic()
+            check_sinkholed(ask(loaded.dns, LISTED, "A", source=MANAGED))
+            assert time.monotonic() - started < 0.5
             assert len(client.gather(100)) == 100
     assert resident(loaded.pid) - before < 200 << 20
     check_sinkholed(ask(loaded.dns, LISTED, "A", source=MANAGED))
@@ -386,14 +424,21 @@ def lenient(octets: bytes) -> Response:
     return read(octets)
 
 
-def test_mutated_upstream_answers(start: Start, upstreams: Callable[[], Upstream]) -> None:
-    """1,500 of them: the server lives, what reaches the client parses (RFC 9267)."""
+@pytest.mark.parametrize("tcp", [pytest.param(False, id="1,500 over UDP"), pytest.param(True, id="500 over TCP")])
+def test_mutated_upstream_answers(start: Start, upstreams: Callable[[], Upstream], tcp: bool) -> None:
+    """The server lives, what reaches the client parses (RFC 9267); of every query, the client hears."""
     chance = random.Random(20230323)
     upstream = upstreams()
-    upstream.otherwise(lambda asked: [Send(default(asked)[:2] + mutated(default(asked)[2:], chance))])
+
+    def broken(asked: Asked) -> bytes | list[Action]:
+        if tcp and asked.transport == "udp":
+            return asked.octets[:2] + b"\x83\x80\0\1\0\0\0\0\0\0" + asked.question
+        return [Send(default(asked)[:2] + mutated(default(asked)[2:], chance))]
+
+    upstream.otherwise(broken)
     service = start(policy(upstream, resolve={"timeout": "0.2s", "deadline": "0.5s"}))
     with UdpClient(service.dns, MANAGED) as client:
-        for base in range(0, 1500, 500):
+        for base in range(0, 500 if tcp else 1500, 500):
             sent = {
                 ident: query(f"m{ident}.example", "A", ident=ident, edns=Edns()) for ident in range(base, base + 500)
             }

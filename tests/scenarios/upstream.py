@@ -28,6 +28,7 @@ import dns.rrset
 from tests.scenarios.client import NOERROR, Address, question_of, text_of, type_code
 
 RECEIVE_BUFFER = 4 << 20
+HOLDING = "127.0.0.253"  # has the same UDP port bound, so that the kernel gives it to nobody while ours is closed
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,7 @@ class Send:
     octets: bytes
     after_s: float = 0.0
     elsewhere: bool = False  # over UDP: from another port of the same address
+    to: Address | None = None  # over UDP: to another port than the one that asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +208,7 @@ class Upstream(asyncio.DatagramProtocol):
         self._thread = threading.Thread(target=self._loop.run_forever, name="upstream", daemon=True)
         self._udp: asyncio.DatagramTransport | None = None
         self._other: socket.socket | None = None
+        self._held = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -219,6 +222,7 @@ class Upstream(asyncio.DatagramProtocol):
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+        self._held.close()
         if kind is None:
             assert not self.errors, self.errors
 
@@ -283,6 +287,9 @@ class Upstream(asyncio.DatagramProtocol):
         else:
             raise AssertionError("no port is free for UDP and TCP")
         self.address = datagram.getsockname()
+        if not self._held.getsockname()[1]:
+            with contextlib.suppress(OSError):
+                self._held.bind((HOLDING, self.address[1]))
         self._other = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._other.bind((self.address[0], 0))
         datagram.setblocking(False)
@@ -308,7 +315,7 @@ class Upstream(asyncio.DatagramProtocol):
         asked = Asked(data, "udp", addr)
         for action in self._ask(asked):
             if isinstance(action, Send):
-                self._later(action.after_s, self._datagram, action, addr)
+                self._later(action.after_s, self._datagram, action, action.to or addr)
 
     def _datagram(self, action: Send, client: Address) -> None:
         sender = self._other if action.elsewhere else self._udp

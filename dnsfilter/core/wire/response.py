@@ -50,6 +50,7 @@ class Response:
     flags2: int  # fourth
     body_at: int  # the first octet behind the question
     records: list[Record] = field(default_factory=list)  # all but OPT
+    is_plain: bool = True  # no rdata holds a pointer that it may not (RFC 3597 section 4)
     opt_at: int | None = None  # where OPT starts
     opt_end: int = 0
 
@@ -63,7 +64,7 @@ def answers(id_: bytes, question: bytes, octets: bytes) -> bool:
     if len(octets) < 12 or octets[:2] != id_ or octets[2] & 0xF8 != codes.QR:
         return False
     if octets[4:6] == b"\0\0":
-        return len(octets) == 12 and octets[3] & 15 not in (codes.NOERROR, codes.NXDOMAIN)
+        return octets[4:] == bytes(8) and octets[3] & 15 not in (codes.NOERROR, codes.NXDOMAIN)
     if octets[4:6] != b"\0\1":
         return False
     echoed = octets[12 : 12 + len(question)]
@@ -108,11 +109,15 @@ def _read(octets: bytes, qname: Name) -> Response:
                 found.rcode |= octets[at + 4] << 4
                 _options(octets, rdata_at, end)
             else:
+                if not rtype or 128 <= rtype <= 255:  # RFC 6895 section 3.1: asked for, or between servers
+                    raise FormError(at, "a type that no record has")
                 if octets[at + 2 : at + 4] != b"\0\1":
                     raise FormError(at + 2, "a record of another class")
                 check = LAYOUTS.get(rtype)
                 target = check(octets, rdata_at, end, names) if check else None
                 ttl = int.from_bytes(octets[at + 4 : at + 8], "big")
+                if rtype in _UNCOMPRESSED and _is_compressed(octets, rtype, rdata_at, end):
+                    found.is_plain = False
                 record = Record(section, owner, rtype, ttl, start, at + 4, rdata_at, end, target)
                 if rtype == codes.SOA and target is not None:
                     record.minimum = min(ttl, int.from_bytes(octets[end - 4 : end], "big"))
@@ -282,32 +287,42 @@ _NAMES_IN_RDATA = {
 }
 
 
+# Types since RFC 1035 whose names may be compressed by nobody (RFC 3597 section 4, RFC 9460 section 2.2).
+_UNCOMPRESSED = frozenset({24, 26, 30, codes.SRV, 35, 36, codes.DNAME, 46, 47, codes.SVCB, codes.HTTPS})
+
+
 def uncompressed(response: Response, record: Record) -> bytes:
     """Return the record written out, no name in it compressed, all in the letter case that it came in.
 
     Signatures cover the names in some types' rdata as they are spelt (RFC 6840 section 5.1).
     """
-    octets, rdata = response.octets, _rdata(response.octets, record)
+    octets = response.octets
+    rdata = _rdata(octets, record.rtype, record.rdata_at, record.end)
     owner, _ = _spelt(octets, record.start)
     return b"".join((owner, octets[record.ttl_at - 4 : record.ttl_at + 4], len(rdata).to_bytes(2, "big"), rdata))
 
 
-def _rdata(octets: bytes, record: Record) -> bytes:
-    if record.rtype == 35:  # NAPTR: its name comes behind three strings
-        at = record.rdata_at + 4
+def _is_compressed(octets: bytes, rtype: int, start: int, end: int) -> bool:
+    return len(_rdata(octets, rtype, start, end)) != end - start
+
+
+def _rdata(octets: bytes, rtype: int, start: int, end: int) -> bytes:
+    """Return rdata that was checked, its names not compressed."""
+    if rtype == 35:  # NAPTR: its name comes behind three strings
+        at = start + 4
         for _ in range(3):
             at += 1 + octets[at]
         count = 1
-    elif record.rtype in _NAMES_IN_RDATA:
-        skip, count = _NAMES_IN_RDATA[record.rtype]
-        at = record.rdata_at + skip
+    elif rtype in _NAMES_IN_RDATA:
+        skip, count = _NAMES_IN_RDATA[rtype]
+        at = start + skip
     else:
-        return octets[record.rdata_at : record.end]
-    parts = [octets[record.rdata_at : at]]
+        return octets[start:end]
+    parts = [octets[start:at]]
     for _ in range(count):
         name, at = _spelt(octets, at)
         parts.append(name)
-    parts.append(octets[at : record.end])
+    parts.append(octets[at:end])
     return b"".join(parts)
 
 

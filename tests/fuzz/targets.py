@@ -1,0 +1,58 @@
+"""The table of targets: a name, which is that of its corpus too, and a plain function of octets."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from dnsfilter.lists.formats import FORMATS
+from tests.fuzz import engine_targets, file_targets, list_targets, wire_targets
+from tests.fuzz.promise import Target
+
+CORPUS = Path(__file__).parent / "corpus"
+
+_NAMES = (b"\6banned\7example\0", b"\5press", b"\3www\7example\0", b"\xc0\x0c", b"\0\0\x29\x04\xd0\0\0\x80\0\0\0")
+_RECORDS = (
+    b"\xc0\x0c\0\1\0\1\0\0\1\x2c\0\4\xc0\0\2\1",
+    b"\xc0\x0c\0\5\0\1\0\0\1\x2c\0\x10\6banned\7example\0",
+    b"\xc0\x0c\0\x27\0\1\0\0\1\x2c\0\2\xc0\x0c",
+    b"\xc0\x0c\0\x41\0\1\0\0\1\x2c\0\3\0\1\0",
+    b"\6banned\7example\0\0\1\0\1\0\0\1\x2c\0\4\xc0\0\2\1",
+)
+
+TARGETS: dict[str, Target] = {
+    "query": Target(wire_targets.query, _NAMES),
+    "step": Target(engine_targets.step, _NAMES, ("query",)),
+    "answer": Target(wire_targets.answer, _NAMES + _RECORDS),
+    "complete": Target(engine_targets.complete, _NAMES + _RECORDS, ("answer",)),
+    "framing": Target(wire_targets.framing),
+    "name_text": Target(wire_targets.name_text, list_targets.WORDS),
+    "name_wire": Target(wire_targets.name_wire),
+    **{f"list_{each}": Target(list_targets.reading(each), list_targets.WORDS) for each in FORMATS},
+    "list_time": Target(list_targets.time, list_targets.WORDS, tuple(f"list_{each}" for each in FORMATS), is_slow=True),
+    "gunzip": Target(list_targets.gunzip),
+    "signed": Target(list_targets.signed),
+    "configuration": Target(file_targets.configuration, file_targets.CONFIG_WORDS),
+    "configuration_time": Target(
+        file_targets.configuration_time, file_targets.CONFIG_WORDS, ("configuration",), is_slow=True
+    ),
+    "snapshot": Target(file_targets.snapshot_file),
+    "snapshot_head": Target(file_targets.snapshot_head),
+    "control": Target(file_targets.control),
+    "store": Target(file_targets.store),
+    "store_sealed": Target(file_targets.store_sealed),
+}
+
+# Promises that are broken, until they are mended: file of the corpus to what is wrong.
+BROKEN: dict[str, str] = {}
+
+
+def files(name: str) -> list[Path]:
+    """Return the corpus of a target, in order; that of others it may start from is not among it."""
+    return sorted((CORPUS / name).glob("*.bin"))
+
+
+def seeds(name: str) -> Iterator[bytes]:
+    """Yield all inputs that a target starts from."""
+    for each in (name, *TARGETS[name].corpora):
+        for path in files(each):
+            if f"{each}/{path.stem}" not in BROKEN:
+                yield path.read_bytes()
