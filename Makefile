@@ -19,7 +19,7 @@ run: .venv/.run
 	.venv/bin/dnsfilter run $(RUN_ARGS)
 
 test: .venv/.test
-	.venv/bin/python -m pytest $(TESTARGS)
+	.venv/bin/python -m pytest -n 2 --dist loadfile $(TESTARGS)
 
 # Measures dnsfilter and, where they are installed, dnsdist and unbound: bench/README.md. Long lists: bench/scale.
 bench: .venv/.run
@@ -29,13 +29,14 @@ bench: .venv/.run
 fuzz: .venv/.test
 	.venv/bin/python -m tests.fuzz.run $(FUZZARGS)
 
-# bench/run and bench/scale have no ending to be found by, so they are named.
+# bench/run, bench/scale and bench/soak have no ending to be found by, so they are named.
 lint: .venv/.test
-	.venv/bin/ruff check . bench/run bench/scale
-	.venv/bin/ruff format --check . bench/run bench/scale
+	.venv/bin/ruff check . bench/run bench/scale bench/soak
+	.venv/bin/ruff format --check . bench/run bench/scale bench/soak
 	.venv/bin/mypy
 	.venv/bin/mypy bench/harness.py bench/lookups.py bench/run
 	.venv/bin/mypy bench/harness.py bench/scale
+	.venv/bin/mypy bench/soaking bench/soak
 	.venv/bin/mypy curation/generate.py curation/measure.py
 
 # A copy is built, so that root leaves no files in the tree and no older build/ gets into the package.

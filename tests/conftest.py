@@ -1,14 +1,17 @@
-"""What a test run says about tests it skipped.
+"""What a test run says about tests it skipped, and tests that need the machine to themselves.
 
 Tests that call a program which is not installed skip with "needs PROGRAM (Debian
 package PACKAGE)": the run ends with a line for each such program. With
 DNSFILTER_TEST_REQUIRE=1, as in continuous integration, any skip fails the run.
 """
 
+import fcntl
 import os
 import re
+import tempfile
 from collections import Counter
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
 
@@ -52,5 +55,33 @@ class Skips:
                 terminal.write_line(line, red=self._required)
 
 
+class Turns:
+    """Lets a test that is marked `alone` run while no other process of this run has a test running.
+
+    Who waits to be alone holds the gate, so that no other test begins and it is not kept waiting for ever.
+    """
+
+    def __init__(self, run: str) -> None:
+        """run: what all processes of this run have in common."""
+        self._gate, self._room = (Path(tempfile.gettempdir()) / f"dnsfilter-{run}-{name}" for name in ("gate", "room"))
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)  # around the time limit of a test: waiting is not its own time
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+        is_alone = item.get_closest_marker("alone") is not None
+        with self._gate.open("w") as gate, self._room.open("w") as room:
+            fcntl.flock(gate, fcntl.LOCK_EX)
+            fcntl.flock(room, fcntl.LOCK_EX if is_alone else fcntl.LOCK_SH)
+            if not is_alone:
+                fcntl.flock(gate, fcntl.LOCK_UN)
+            return (yield)
+
+    def pytest_unconfigure(self, config: pytest.Config) -> None:
+        if not hasattr(config, "workerinput"):
+            for path in (self._gate, self._room):
+                path.unlink(missing_ok=True)
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "alone: measures times or load, and has the machine to itself")
     config.pluginmanager.register(Skips(required=os.environ.get("DNSFILTER_TEST_REQUIRE") == "1"))
+    config.pluginmanager.register(Turns(getattr(config, "workerinput", {}).get("testrunuid", str(os.getpid()))))

@@ -20,7 +20,8 @@ from soaking.world import Name, Record, Truth
 EARLY_S = 0.25  # the server reads its clock once for a batch, that long before a query's arrival at most
 LATE_S = 0.3  # an answer takes no longer from the server to the client
 STALE_TTL = 30  # RFC 8767 section 4
-BLOCKED_CODE, STALE_CODE = 15, 3  # extended errors, RFC 8914
+BLOCKED_CODE, STALE_CODES = 15, (3, 19)  # extended errors, RFC 8914
+REMEMBERED_S = 5.0  # for so long a failure is told again (RFC 9520)
 Told = tuple[Name, int, bytes]  # owner, type, rdata, in lower case
 
 
@@ -100,7 +101,7 @@ class Judge:
 
     def _by_policy(self, asked: Question, response: Response, received: float) -> Finding:
         truth = world.truth(asked.name, asked.rtype) if is_asked_upstream(asked) else Truth()
-        is_explained = self._weather.explains((asked.name, asked.rtype), asked.sent - 1, received)
+        is_explained = self._weather.explains((asked.name, asked.rtype), asked.sent - REMEMBERED_S - 1, received)
         decided = asked.sent  # or later
         is_late = asked.is_read_late or self._weather.has_stalled(asked.sent)
         if not is_late and response.rcode != world.SERVFAIL:  # who waits for data is judged when they come
@@ -161,7 +162,7 @@ class Judge:
             return "" if needed > min(asked.size, 1_232) else f"TC though {needed} octets would do"
         if response.rcode != truth.rcode:
             return f"rcode {response.rcode}, not {truth.rcode}"
-        is_stale = is_explained and (not asked.has_opt or any(code == STALE_CODE for code, _ in response.errors()))
+        is_stale = is_explained and (not asked.has_opt or any(code in STALE_CODES for code, _ in response.errors()))
         if world.is_below(asked.name, world.CLOCK):
             return self._clock(asked, response, is_stale=is_stale)
         limit = max(1, math.ceil(verdict.valid_s)) if verdict.valid_s < math.inf else math.inf

@@ -812,8 +812,8 @@ def test_the_cache_agrees_with_a_list_of_what_was_put(acts: list[tuple[str, int,
         if act == "p":
             found = address(number + 1, ttl=wait, now=float(now))
             cache.put(wanted, found)
-            if found.lifetime:
-                model = [*(each for each in model if each[0] != wanted), (wanted, found)][-4:]
+            model = [each for each in model if each[0] != wanted]
+            model = [*model, (wanted, found)][-4:] if found.lifetime else model
         else:
             expected = next((each[1] for each in model if each[0] == wanted), None)
             model = [each for each in model if each[0] != wanted]

@@ -42,6 +42,7 @@ FAMILIES = {
     "dnsfilter_query_duration_seconds": "histogram",
     "dnsfilter_cache_hits": "counter",
     "dnsfilter_cache_misses": "counter",
+    "dnsfilter_cache_stale": "counter",
     "dnsfilter_cache_entries": "gauge",
     "dnsfilter_upstream_queries": "counter",
     "dnsfilter_upstream_failures": "counter",

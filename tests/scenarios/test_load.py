@@ -30,6 +30,8 @@ from tests.scenarios.expect import EXEMPT, LISTED, MANAGED, check_clean, check_s
 from tests.scenarios.service import Service
 from tests.scenarios.upstream import SILENCE, Action, Asked, Send, Upstream, address_of, default
 
+pytestmark = pytest.mark.alone
+
 BURST = 5_000
 ZONE = dns.name.from_text(LISTED)
 

@@ -9,6 +9,7 @@ import pytest
 SOAK = Path(__file__).parents[2] / "bench" / "soak"
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(180)
 def test_half_a_minute_of_everything_at_once_shows_no_wrong_answer() -> None:
     done = subprocess.run(
