@@ -23,51 +23,47 @@ def read(octets: bytes, qname: Name, qtype: int, now: float, limits: Limits) -> 
     qname: folded, as asked. now: seconds.
     """
     try:
-        return _read(octets, qname, qtype, now, limits)
+        size = _SIZES.get(qtype)
+        if size is None or octets[3] & 15 or octets[8:11] != b"\0\0\0":
+            return None
+        start = at = len(qname) + 16
+        owner, is_alias, lifetime, is_cut = _QNAME, True, limits.max_ttl, False
+        chain: list[Name] = []
+        names: Names | None = None
+        ttls: list[tuple[int, int]] = []
+        for _ in range(octets[6] << 8 | octets[7]):
+            pointer, rtype, rclass, ttl, length = _RECORD.unpack_from(octets, at)
+            if pointer != owner or rclass != codes.IN or ttl > 0x7FFF_FFFF:
+                return None
+            if ttl > limits.max_ttl:
+                ttl, is_cut = limits.max_ttl, True
+            elif ttl < lifetime:
+                lifetime = ttl
+            ttls.append((at + 6 - start, ttl))
+            at += 12
+            if rtype == qtype and length == size:
+                is_alias = False
+                at += length
+            elif rtype == codes.CNAME and is_alias and octets[at] < 0xC0 and len(chain) < MAX_LINKS:
+                names = question_names(qname) if names is None else names
+                target, end = read_name(octets, at, names)
+                if end != at + length or target in chain or target == qname:
+                    return None
+                chain.append(target)
+                owner = _POINTER | at
+                at = end
+            else:
+                return None
+        if is_alias or not _ends(octets, at):
+            return None
+        body = octets[start:at]
+        if is_cut:
+            body = with_ttls(body, ttls)
+        is_authentic = octets[3] & codes.AD != 0
+        counts = octets[6:10] + b"\0\0"
+        return Entry(codes.NOERROR, is_authentic, counts, body, tuple(ttls), lifetime, int(now), tuple(chain))
     except (struct.error, IndexError, FormError):
         return None
-
-
-def _read(octets: bytes, qname: Name, qtype: int, now: float, limits: Limits) -> Entry | None:
-    size = _SIZES.get(qtype)
-    if size is None or octets[3] & 15 or octets[8:11] != b"\0\0\0":
-        return None
-    start = at = len(qname) + 16
-    owner, is_alias, lifetime, is_cut = _QNAME, True, limits.max_ttl, False
-    chain: list[Name] = []
-    names: Names | None = None
-    ttls: list[tuple[int, int]] = []
-    for _ in range(octets[6] << 8 | octets[7]):
-        pointer, rtype, rclass, ttl, length = _RECORD.unpack_from(octets, at)
-        if pointer != owner or rclass != codes.IN or ttl > 0x7FFF_FFFF:
-            return None
-        if ttl > limits.max_ttl:
-            ttl, is_cut = limits.max_ttl, True
-        elif ttl < lifetime:
-            lifetime = ttl
-        ttls.append((at + 6 - start, ttl))
-        at += 12
-        if rtype == qtype and length == size:
-            is_alias = False
-            at += length
-        elif rtype == codes.CNAME and is_alias and octets[at] < 0xC0 and len(chain) < MAX_LINKS:
-            names = question_names(qname) if names is None else names
-            target, end = read_name(octets, at, names)
-            if end != at + length or target in chain or target == qname:
-                return None
-            chain.append(target)
-            owner = _POINTER | at
-            at = end
-        else:
-            return None
-    if is_alias or not _ends(octets, at):
-        return None
-    body = octets[start:at]
-    if is_cut:
-        body = with_ttls(body, ttls)
-    is_authentic = octets[3] & codes.AD != 0
-    counts = octets[6:10] + b"\0\0"
-    return Entry(codes.NOERROR, is_authentic, counts, body, tuple(ttls), lifetime, int(now), tuple(chain))
 
 
 def _ends(octets: bytes, at: int) -> bool:
