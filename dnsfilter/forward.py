@@ -151,17 +151,11 @@ class Forwarder:
         attempt.forward.edns = attempt.forward.do or upstream not in attempt.unheard
         if attempt.forward.by_tcp:
             self._start_tcp(attempt, upstream)
-        elif not self._send(attempt, upstream, now):
+        elif (exchange := self._exchange(attempt, upstream, now)) is not None:
+            attempt.exchanges.append(exchange)
+        else:
             attempt.given_up += (upstream,)
             self._try_next(attempt, now)
-
-    def _send(self, attempt: _Attempt, upstream: Upstream, now: float) -> bool:
-        """Ask over UDP; False where the question cannot be sent, which is noted."""
-        exchange = self._exchange(attempt, upstream, now)
-        if exchange is None:
-            return False
-        attempt.exchanges.append(exchange)
-        return True
 
     def _probe(self, attempt: _Attempt, upstream: Upstream, now: float) -> None:
         """Ask an upstream that is down the same question: its answer counts, nobody waits for it."""
@@ -171,7 +165,9 @@ class Forwarder:
 
     def _exchange(self, attempt: _Attempt, upstream: Upstream, now: float) -> Exchange[Any] | None:
         """Send the question; None where it cannot be sent, which is noted."""
-        rest, question = _query(attempt.forward)
+        forward = attempt.forward
+        question = _question(forward)
+        rest = build.upstream_query(question, forward.cd, forward.do, forward.edns)
         upstream.queries += 1
         try:
             return upstream.pool.send(rest, question, (attempt, upstream), now)
@@ -193,7 +189,9 @@ class Forwarder:
             self._take_failure(attempt, upstream, result.reason)
         elif forward.by_tcp:
             self._start_tcp(attempt, upstream)
-        elif not self._send(attempt, upstream, now):  # the same upstream again, without EDNS
+        elif (exchange := self._exchange(attempt, upstream, now)) is not None:  # the same again, without EDNS
+            attempt.exchanges.append(exchange)
+        else:
             self._take_failure(attempt, upstream, "unreachable")
 
     def _take_failure(self, attempt: _Attempt, upstream: Upstream, reason: str) -> None:
@@ -272,7 +270,9 @@ class Forwarder:
             attempt.task = asyncio.get_running_loop().create_task(self._by_tcp(attempt, upstream))
 
     async def _by_tcp(self, attempt: _Attempt, upstream: Upstream) -> None:
-        rest, question = _query(attempt.forward)
+        forward = attempt.forward
+        question = _question(forward)
+        rest = build.upstream_query(question, forward.cd, forward.do, forward.edns)
         octets = None
         for _ in range(TCP_TRIES):
             since = self._now()
@@ -293,6 +293,5 @@ class Forwarder:
         self.on_batch_end()
 
 
-def _query(forward: Forward) -> tuple[bytes, bytes]:
-    question = forward.name + forward.qtype.to_bytes(2, "big") + b"\0\1"
-    return build.upstream_query(question, forward.cd, forward.do, forward.edns), question
+def _question(forward: Forward) -> bytes:
+    return forward.name + forward.qtype.to_bytes(2, "big") + b"\0\1"

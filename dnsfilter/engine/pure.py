@@ -253,7 +253,7 @@ class PureEngine:
     ) -> tuple[bytes, Verdict]:
         """Fit an upstream's answer to one client, if the policy lets its whole chain through."""
         policy = self._policy
-        if entry.generation != policy.generation:
+        if entry.generation != policy.generation and (entry.chain or entry.additional):
             self._look_up(entry)
         if entry.is_listed and verdict.action is not Action.ALLOWED:
             verdict = decide_chain(policy, row, verdict, zip(entry.chain, entry.sets, strict=True), wall)
@@ -278,12 +278,10 @@ class PureEngine:
 
     def _look_up(self, entry: Entry) -> None:
         """Find which lists name what an answer tells of, in the index of the policy in force."""
-        entry.generation = self._policy.generation
-        if entry.chain or entry.additional:
-            find = self._policy.index.find
-            entry.sets = tuple(map(find, entry.chain))
-            entry.additional_sets = tuple(tuple(map(find, each.names)) for each in entry.additional)
-            entry.is_listed = any(entry.sets) or any(map(any, entry.additional_sets))
+        entry.generation, find = self._policy.generation, self._policy.index.find
+        entry.sets = tuple(map(find, entry.chain))
+        entry.additional_sets = tuple(tuple(map(find, each.names)) for each in entry.additional)
+        entry.is_listed = any(entry.sets) or any(map(any, entry.additional_sets))
 
     def _without_blocked(self, row: ClientRow, verdict: Verdict, entry: Entry, wall: float) -> tuple[Entry, Verdict]:
         """Take away additional records that tell of blocked names; the answer itself stays (MX, SRV, NS)."""
