@@ -176,7 +176,7 @@ class PureEngine:
 
         Else return the verdict, the key with which to ask one, and whether a stale answer is kept.
         """
-        policy, edns, cache, reuse, again = self._policy, query.edns, "", Reuse.POLICY, None
+        policy, edns = self._policy, query.edns
         verdict: Verdict | None = None
         if query.qclass != codes.IN and query.name == PROBE_NAME:
             transport, octets = PROBED, build.response(query, codes.REFUSED)
@@ -204,26 +204,42 @@ class PureEngine:
                 elif query.qtype == codes.ANY and transport is Transport.UDP:
                     octets = answer.minimal_any(query, verdict, policy.blocking.ttl)
                 else:
-                    wanted = key(query.name, query.qtype, do=edns is not None and edns.do, cd=query.cd)
-                    entry, reuse, cache = self._cache.find(wanted, now), Reuse.SECOND, "hit"
-                    is_stale = entry is not None and entry.is_stale(now)
-                    if entry is None or is_stale:
-                        if not self._failures.is_recent(wanted, now):
-                            return verdict, wanted, is_stale
-                        reuse = Reuse.NEVER
-                    if entry is None:
-                        octets = answer.failure(query, codes.EDE_CACHED_ERROR, "nobody could answer")
-                    else:
-                        cache = "stale" if is_stale else cache
-                        octets, verdict = self._deliver(query, row, verdict, entry, transport, now, wall)
-                        if reuse and verdict.valid_s is None and not entry.is_listed and not octets[2] & codes.TC:
-                            at = HEADER + len(query.question)
-                            again = partial(self._again, wanted, entry, octets[2:at], octets[at + len(entry.body) :])
-                if verdict.valid_s is not None and reuse is Reuse.POLICY:
-                    reuse = Reuse.SECOND
-        if (edns is not None and edns.has_options) or transport is PROBED:
+                    return self._kept_answer(query, row, verdict, client, transport, now, wall)
+        reuse = Reuse.POLICY if verdict is None or verdict.valid_s is None else Reuse.SECOND
+        if transport is PROBED or (edns is not None and edns.has_options):
             reuse = Reuse.NEVER
-        return Answered(octets, self.tally.outcome(transport, client, octets[3] & 15, verdict, cache), reuse, again)
+        return Answered(octets, self.tally.outcome(transport, client, octets[3] & 15, verdict), reuse)
+
+    def _kept_answer(
+        self,
+        query: Query,
+        row: ClientRow,
+        verdict: Verdict,
+        client: str,
+        transport: Transport,
+        now: float,
+        wall: float,
+    ) -> Answered | tuple[Verdict, bytes, bool]:
+        """Answer from the cache, or from the memory of a failure; see `_local_answer`."""
+        edns = query.edns
+        wanted = key(query.name, query.qtype, do=edns is not None and edns.do, cd=query.cd)
+        entry = self._cache.find(wanted, now)
+        is_stale = entry is not None and entry.is_stale(now)
+        if (entry is None or is_stale) and not self._failures.is_recent(wanted, now):
+            return verdict, wanted, is_stale
+        if entry is None:
+            octets = answer.failure(query, codes.EDE_CACHED_ERROR, "nobody could answer")
+            return Answered(octets, self.tally.outcome(transport, client, codes.SERVFAIL, verdict, "hit"))
+        octets, verdict = self._deliver(query, row, verdict, entry, transport, now, wall)
+        cache = "stale" if is_stale else "hit"
+        outcome = self.tally.outcome(transport, client, octets[3] & 15, verdict, cache)
+        if is_stale or (edns is not None and edns.has_options):
+            return Answered(octets, outcome)
+        again = None
+        if verdict.valid_s is None and not entry.is_listed and not octets[2] & codes.TC:
+            at = HEADER + len(query.question)
+            again = partial(self._again, wanted, entry, octets[2:at], octets[at + len(entry.body) :])
+        return Answered(octets, outcome, Reuse.SECOND, again)
 
     def _again(self, wanted: bytes, entry: Entry, head: bytes, opt: bytes, now: float) -> bytes | None:
         """Give an answer of an earlier second anew, its TTLs counted down; None where it is no longer the one kept."""

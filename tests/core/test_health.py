@@ -41,6 +41,14 @@ def test_one_that_is_down_takes_one_probe_when_it_is_due() -> None:
     assert state.takes_probe(101.0 + LONGEST_BACKOFF_S)
 
 
+def test_many_failures_of_one_moment_are_one_failure() -> None:
+    """A burst of questions that all fail says no more than one."""
+    state = down(now=100.0)
+    for _ in range(100):
+        state.failed(100.1)
+    assert state.takes_probe(101.0)
+
+
 def test_the_time_between_probes_grows_to_a_bound() -> None:
     state, now, gaps = down(now=0.0), 0.0, []
     for _ in range(12):

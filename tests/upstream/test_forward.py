@@ -8,7 +8,7 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import dns.edns
@@ -17,13 +17,14 @@ import dns.message
 import dns.rcode
 import pytest
 
+from dnsfilter.core.cache import Limits
 from dnsfilter.core.health import FAILURES_UNTIL_DOWN, LONGEST_BACKOFF_S
 from dnsfilter.core.names import Name
 from dnsfilter.engine.interface import Answered, Forward, Transport
-from dnsfilter.forward import SWEEP_S, Forwarder
+from dnsfilter.forward import STALE_AFTER_S, SWEEP_S, Forwarder
 from dnsfilter.upstream.group import Upstream, UpstreamGroup
 from tests.core.make import name, opt, query, question, response, texts
-from tests.engine.make import Asking, policy
+from tests.engine.make import LIMITS, Asking, policy
 from tests.upstream import peer as peers
 from tests.upstream.loop import run
 from tests.upstream.peer import Asked, Peer, Said, silence
@@ -69,11 +70,14 @@ class Bench:
 
 @asynccontextmanager
 async def bench(
-    *groups: Sequence[Peer], zones: dict[Name, int] | None = None, max_in_flight: int = 1_000
+    *groups: Sequence[Peer],
+    zones: dict[Name, int] | None = None,
+    max_in_flight: int = 1_000,
+    limits: Limits = LIMITS,
 ) -> AsyncIterator[Bench]:
     """Groups of upstreams that run already; afterwards nothing may be left over."""
     loop = asyncio.get_running_loop()
-    asking = Asking(policy(zones=zones), max_in_flight=max_in_flight)
+    asking = Asking(policy(zones=zones), limits=limits, max_in_flight=max_in_flight)
     forwarder = Forwarder(asking.engine, TIMEOUT_S, DEADLINE_S, loop.time, loop.time)
     made = [[Upstream(each.host, each.port, loop, forwarder) for each in group] for group in groups]
     forwarder.groups = [UpstreamGroup(group) for group in made]
@@ -546,6 +550,100 @@ def test_a_lost_datagram_is_sent_again() -> None:
         assert one.queries() == 2
 
     with_one(silence, check)
+
+
+def no_edns(asked: Asked) -> Said:
+    """Queries with EDNS are lost on the way, others are answered."""
+    return None if asked.has_opt else right(asked)
+
+
+@pytest.mark.parametrize("others", [0, 1], ids=["alone", "beside one that is silent"])
+def test_one_that_loses_queries_with_edns_is_asked_without_in_the_end(others: int) -> None:
+    async def work() -> None:
+        peers_ = await started(no_edns, *[silence] * others)
+        async with bench(peers_) as found:
+            assert texts(await found.ask()) == ["www.example. 300 IN A 192.0.2.1"]
+            assert [asked.has_opt for asked in peers_[0].asked] == [True, False]
+
+    run(work)
+
+
+def test_who_asks_for_signatures_is_never_told_an_answer_without() -> None:
+    async def check(found: Bench, one: Peer) -> None:
+        answer = await found.ask(query("www.example", edns=opt(do=True)))
+        assert rcode(answer) == dns.rcode.SERVFAIL
+        assert all(asked.has_opt for asked in one.asked)
+
+    with_one(no_edns, check)
+
+
+# What is stale (RFC 8767 section 5)
+
+
+async def made_stale(found: Bench, one: Peer) -> None:
+    """Have an answer kept that is stale by now, from an upstream that is silent from now on."""
+    one.script = lambda asked: response(asked.octets, "www.example 1 IN A 192.0.2.7")
+    await found.ask()
+    one.script = silence
+    await asyncio.sleep(2)
+
+
+STALE = replace(LIMITS, serve_stale=3_600)
+OLD = ["www.example. 30 IN A 192.0.2.7"]
+
+
+def with_stale(script: Callable[[Bench, Peer], Awaitable[None]]) -> None:
+    async def work() -> None:
+        [one] = await started(silence)
+        async with bench([one], limits=STALE) as found:
+            await made_stale(found, one)
+            await script(found, one)
+            await asyncio.sleep(DEADLINE_S)  # the question stays out
+
+    run(work)
+
+
+def test_nobody_waits_longer_than_1_8_seconds_where_something_is_stale() -> None:
+    async def check(found: Bench, one: Peer) -> None:
+        started_at = found.now
+        assert texts(await found.ask()) == OLD
+        assert STALE_AFTER_S <= found.now - started_at <= STALE_AFTER_S + 2 * SWEEP_S
+        one.script = right
+        await asyncio.sleep(DEADLINE_S)  # the question was still out: another attempt has been answered
+        assert texts(await found.ask())[0].endswith("192.0.2.1")
+
+    with_stale(check)
+
+
+def test_who_comes_while_the_question_is_still_out_is_told_at_once() -> None:
+    async def check(found: Bench, _one: Peer) -> None:
+        await found.ask()
+        started_at = found.now
+        assert texts(await found.ask()) == OLD
+        assert found.now - started_at <= 2 * SWEEP_S
+
+    with_stale(check)
+
+
+def test_while_every_upstream_is_down_nobody_waits_at_all() -> None:
+    async def check(found: Bench, one: Peer) -> None:
+        for number in range(FAILURES_UNTIL_DOWN):
+            await found.ask(query(f"n{number}.example"))
+        started_at, asked = found.now, one.queries()
+        assert texts(await found.ask()) == OLD
+        assert found.now == started_at
+        await asyncio.sleep(SWEEP_S)
+        assert one.queries() > asked, "it is asked all the same"
+
+    with_stale(check)
+
+
+def test_an_upstream_that_answers_in_time_is_believed() -> None:
+    async def check(found: Bench, one: Peer) -> None:
+        one.script, one.after_s = right, STALE_AFTER_S - 0.3
+        assert texts(await found.ask())[0].endswith("192.0.2.1")
+
+    with_stale(check)
 
 
 def test_an_answer_that_comes_after_its_time_out_still_counts() -> None:
