@@ -162,7 +162,8 @@ class Judge:
             return "" if needed > min(asked.size, 1_232) else f"TC though {needed} octets would do"
         if response.rcode != truth.rcode:
             return f"rcode {response.rcode}, not {truth.rcode}"
-        is_stale = is_explained and (not asked.has_opt or any(code in STALE_CODES for code, _ in response.errors()))
+        is_stale = is_explained or self._weather.may_be_down(asked.sent, time.time())
+        is_stale &= not asked.has_opt or any(code in STALE_CODES for code, _ in response.errors())
         if world.is_below(asked.name, world.CLOCK):
             return self._clock(asked, response, is_stale=is_stale)
         limit = max(1, math.ceil(verdict.valid_s)) if verdict.valid_s < math.inf else math.inf
@@ -228,7 +229,7 @@ def _same(found: list[tuple[Told, int]], records: tuple[Record, ...], limit: flo
     if {each for each, _ in found} != set(right) or len(found) != len(right):
         return f"{len(found)} records, not the {len(right)} that there are"
     for each, ttl in found:
-        if ttl > limit or (ttl > right[each] and not (is_stale and ttl <= STALE_TTL)):
+        if ttl > limit or (ttl > right[each] and not (is_stale and (ttl == STALE_TTL or ttl <= limit < STALE_TTL))):
             return f"TTL {ttl}, more than {min(limit, right[each])}"
     return ""
 

@@ -34,7 +34,9 @@ class Storms:
             self._rng.shuffle(troubles)
             for name, trouble in troubles:
                 self.count[name] += 1
+                spell = self._weather.trouble() if name != "calm" else [0.0, 0.0]
                 await trouble(self._rng.uniform(1.5, 4.0))
+                spell[1] = time.time()
                 await asyncio.sleep(self._rng.uniform(0.5, 1.5))
 
     async def around(self, moment: float) -> None:

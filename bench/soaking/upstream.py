@@ -17,6 +17,7 @@ from soaking.world import KEPT_FOR_BLOCKED, Name, Record, Truth, wire_of
 
 EXPLAINS_S = 12.0  # a failure of one question may be told again for so long
 STALL_S = 0.25
+DOWN_S = 16.0  # an upstream that is back may count as down for so long; an answer ends it
 EXPLAINS_ALL_S = 6.0  # what was asked while nobody answered ends so long after
 UNHARMFUL = ("delay", "twice", "stray", "truncated", "forged first", "drip")  # a right answer has to come all the same
 HARMFUL = ("loss", "wrong id", "wrong question", "cut", "counts", "trailing", "servfail", "refused", "random")
@@ -83,6 +84,7 @@ class Weather:
         self._stalled_at = 0.0
         self._ticked_at = time.time()
         self._spells: deque[list[float]] = deque(maxlen=1_000)  # start and end
+        self._troubles: deque[list[float]] = deque(maxlen=1_000)  # likewise
 
     def note(self, kind: str, question: Question) -> None:
         """Remember that a question met a fault."""
@@ -112,6 +114,16 @@ class Weather:
         """Whether this process has stood still since a moment."""
         self.tick()
         return self._stalled_at >= since
+
+    def trouble(self) -> list[float]:
+        """A time begins in which an upstream may come to count as down; set its end."""
+        spell = [time.time(), float("inf")]
+        self._troubles.append(spell)
+        return spell
+
+    def may_be_down(self, sent: float, received: float) -> bool:
+        """Whether the upstreams may have counted as down, one after the other: then stale answers come at once."""
+        return any(start <= received and sent <= end + DOWN_S for start, end in self._troubles)
 
     def explains(self, question: Question, sent: float, received: float) -> bool:
         """Whether there was a fault that a question may have failed by."""
