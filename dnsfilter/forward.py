@@ -165,9 +165,7 @@ class Forwarder:
 
     def _exchange(self, attempt: _Attempt, upstream: Upstream, now: float) -> Exchange[Any] | None:
         """Send the question; None where it cannot be sent, which is noted."""
-        forward = attempt.forward
-        question = _question(forward)
-        rest = build.upstream_query(question, forward.cd, forward.do, forward.edns)
+        rest, question = _query(attempt.forward)
         upstream.queries += 1
         try:
             return upstream.pool.send(rest, question, (attempt, upstream), now)
@@ -270,9 +268,7 @@ class Forwarder:
             attempt.task = asyncio.get_running_loop().create_task(self._by_tcp(attempt, upstream))
 
     async def _by_tcp(self, attempt: _Attempt, upstream: Upstream) -> None:
-        forward = attempt.forward
-        question = _question(forward)
-        rest = build.upstream_query(question, forward.cd, forward.do, forward.edns)
+        rest, question = _query(attempt.forward)
         octets = None
         for _ in range(TCP_TRIES):
             since = self._now()
@@ -293,5 +289,6 @@ class Forwarder:
         self.on_batch_end()
 
 
-def _question(forward: Forward) -> bytes:
-    return forward.name + forward.qtype.to_bytes(2, "big") + b"\0\1"
+def _query(forward: Forward) -> tuple[bytes, bytes]:
+    question = forward.name + forward.qtype.to_bytes(2, "big") + b"\0\1"
+    return build.upstream_query(question, forward.cd, forward.do, forward.edns), question

@@ -21,7 +21,7 @@ from dnsfilter.engine.interface import Forward
 from dnsfilter.engine.pure import PureEngine
 from dnsfilter.engine.pure import Settings as EngineSettings
 from dnsfilter.forward import Forwarder
-from dnsfilter.listen.stream import CONNECTIONS, StreamListeners
+from dnsfilter.listen.stream import CONNECTIONS, IDLE_S, StreamListeners
 from dnsfilter.operations import ENGINE, Operations
 from dnsfilter.refreshing import Refresher
 from dnsfilter.reloading import Reloader, keep, sweep_out
@@ -162,7 +162,7 @@ class Service:
             max_negative_ttl=settings.max_negative_ttl,
             serve_stale=settings.serve_stale,
         )
-        engine_settings = EngineSettings(limits, settings.max_concurrent)
+        engine_settings = EngineSettings(limits, settings.max_concurrent, IDLE_S)
         self._engine = PureEngine(engine_settings, policy_of(head, index), self._ask, now, time.time)
         self._forwarder = Forwarder(self._engine, settings.timeout_s, settings.deadline_s, now, time.time)
         most = min(CONNECTIONS, workers.descriptors() // 4)

@@ -76,12 +76,10 @@ class Entry:
         age = int(now) - self.born
         if not age and limit is None:
             return self.body
-        body = bytearray(self.body)
-        if 0 < self.lifetime <= age:
+        if self.is_stale(now):
             stale = STALE_TTL if limit is None else min(STALE_TTL, limit)
-            for at, _ttl in self.ttls:
-                _TTL.pack_into(body, at, stale)
-            return bytes(body)
+            return with_ttls(self.body, ((at, stale) for at, _ttl in self.ttls))
+        body = bytearray(self.body)
         for at, ttl in self.ttls:
             left = max(0, ttl - age)
             _TTL.pack_into(body, at, left if limit is None else min(left, limit))

@@ -55,7 +55,7 @@ class Settings:
 
     limits: Limits
     max_in_flight: int  # questions to one upstream group
-    tcp_idle_s: float = 10.0  # how long a client may keep a TCP connection that it does not use
+    tcp_idle_s: float  # how long a client may keep a TCP connection that it does not use
 
 
 class PureEngine:

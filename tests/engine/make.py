@@ -73,7 +73,7 @@ class Asking:
     engine: PureEngine = field(init=False)
 
     def __post_init__(self) -> None:
-        settings = Settings(self.limits, self.max_in_flight)
+        settings = Settings(self.limits, self.max_in_flight, tcp_idle_s=10.0)
         on_forward = self.on_forward or self.forwards.append
         self.engine = PureEngine(settings, self.policy, on_forward, lambda: self.clock.now, lambda: self.clock.wall)
 

@@ -30,6 +30,14 @@ def shared_service(shared_upstream: Upstream, tmp_path_factory: pytest.TempPathF
         yield service
 
 
+@pytest.fixture(scope="module")
+def up() -> Iterator[Upstream]:
+    """An upstream for the service of one module alone."""
+    with Upstream() as upstream:
+        yield upstream
+        check_clean(upstream)
+
+
 @pytest.fixture
 def upstream(shared_upstream: Upstream, shared_service: Service) -> Upstream:
     """The shared upstream; tests say what it answers under names of their own."""

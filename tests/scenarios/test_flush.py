@@ -8,19 +8,11 @@ import pytest
 
 from tests.scenarios.client import NXDOMAIN, SERVFAIL, Edns, ask
 from tests.scenarios.conftest import Start
-from tests.scenarios.expect import EXEMPT, LISTED, MANAGED, UNMANAGED, check_clean, check_sinkholed, policy
+from tests.scenarios.expect import EXEMPT, LISTED, MANAGED, UNMANAGED, check_sinkholed, policy
 from tests.scenarios.service import Service
 from tests.scenarios.upstream import Upstream, address_of, default, reply
 
 SOA = "example. 300 IN SOA ns.example. host.example. 1 3600 600 86400 300"
-
-
-@pytest.fixture(scope="module")
-def up() -> Iterator[Upstream]:
-    """The upstream of this module's service."""
-    with Upstream() as upstream:
-        yield upstream
-        check_clean(upstream)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import pytest
 
 from tests.scenarios.client import NXDOMAIN, SERVFAIL, TC, Edns, Response, UdpClient, ask, check_echo, query, read
 from tests.scenarios.conftest import Start
-from tests.scenarios.expect import EXEMPT, LISTED, MANAGED, UNMANAGED, check_clean, check_sinkholed, policy, where
+from tests.scenarios.expect import EXEMPT, LISTED, MANAGED, UNMANAGED, check_sinkholed, policy, where
 from tests.scenarios.service import Service, eventually
 from tests.scenarios.upstream import (
     SILENCE,
@@ -85,14 +85,6 @@ TROUBLES: dict[str, Callable[[Asked], bytes | Sequence[Action]]] = {
     "slow": lambda asked: [Send(reply(asked, f"{asked.name} 300 IN A {NEW}"), after_s=3)],
 }
 AT_ONCE = {"servfail", "refused", "cut"}  # a failure that is told need not be waited for
-
-
-@pytest.fixture(scope="module")
-def up() -> Iterator[Upstream]:
-    """The upstream of this module's service."""
-    with Upstream() as upstream:
-        yield upstream
-        check_clean(upstream)
 
 
 @pytest.fixture(scope="module")
