@@ -22,6 +22,7 @@ EXPLAINS_ALL_S = 6.0  # what was asked while nobody answered ends so long after
 UNHARMFUL = ("delay", "twice", "stray", "truncated", "forged first", "drip")  # a right answer has to come all the same
 HARMFUL = ("loss", "wrong id", "wrong question", "cut", "counts", "trailing", "servfail", "refused", "random")
 TCP_FAULTS = ("close", "half", "empty", "silence")
+HOLDING = "127.0.0.253"  # has the same ports bound, so that the kernel gives them to nobody while ours are closed
 
 Question = tuple[Name, int]
 
@@ -146,6 +147,7 @@ class Upstream(asyncio.DatagramProtocol):
         self._udp: asyncio.DatagramTransport | None = None
         self._server: asyncio.Server | None = None
         self._streams: set[asyncio.StreamWriter] = set()
+        self._held: list[socket.socket] = []
 
     @property
     def where(self) -> str:
@@ -167,10 +169,20 @@ class Upstream(asyncio.DatagramProtocol):
                 stream.close()
                 datagram.close()
                 await asyncio.sleep(0.1)
+        else:
+            raise AssertionError(f"port {self.port} is not free")
         self.port = datagram.getsockname()[1]
+        self._hold()
         datagram.setblocking(False)
         self._udp, _ = await loop.create_datagram_endpoint(lambda: self, sock=datagram)
         self._server = await asyncio.start_server(self._connected, sock=stream, backlog=256)
+
+    def _hold(self) -> None:
+        for kind in () if self._held else (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+            sock = socket.socket(type=kind)
+            self._held.append(sock)
+            with contextlib.suppress(OSError):
+                sock.bind((HOLDING, self.port))
 
     async def close(self) -> None:
         """Give the port up: what comes now is refused."""
