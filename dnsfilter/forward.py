@@ -6,54 +6,65 @@ question would cost more than the question.
 
 import asyncio
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from dnsfilter.core.wire import build, codes
-from dnsfilter.engine.interface import Clock, Completed, Engine, Forward, Rejected, Reply
-from dnsfilter.upstream import tcp
-from dnsfilter.upstream.group import Upstream, UpstreamGroup
+from dnsfilter.engine.interface import Clock, Completed, Engine, Forward, Quick, Rejected, Reply
+from dnsfilter.upstream.group import Strategy, Upstream, UpstreamGroup
 from dnsfilter.upstream.udp import Exchange
 
 SWEEP_S = 0.05  # how exactly time-outs are kept
 STALE_AFTER_S = 1.8  # the client response timer of RFC 8767 section 5
-TCP_TRIES = 2  # a server may close an idle connection just as we ask
+EDNS_ROUNDS = 2  # of asking; whoever answered none of them may lose queries with EDNS
+UNHEARD = 10_000  # exchanges that nobody waits for any more, kept to learn whether they are answered
 _NAMES_OWN = frozenset({"servfail", "refused", "rcode"})  # failures that may be the name's, not the upstream's
 
 
-@dataclass(slots=True, eq=False)  # made for each question: no default factories
+@dataclass(slots=True, eq=False)
 class _Attempt:
     """What has been done for one question so far."""
 
     forward: Forward
     group: UpstreamGroup
     deadline: float
-    retry_at: float
     stale_at: float  # from then on those who wait get what is stale
-    exchanges: list[Exchange[Any]]
+    retry_at: float = math.inf
+    open: "list[Ask]" = field(default_factory=list)
     asked: tuple[Upstream, ...] = ()  # those that this round has asked
     given_up: tuple[Upstream, ...] = ()  # those that answered, but not with an answer
-    silent: Upstream | None = None  # asked last, not heard of yet
-    unheard: tuple[Upstream, ...] = ()  # those that were silent once
+    round: int = 0
     is_over: bool = False
-    task: asyncio.Task[None] | None = None  # the one TCP exchange
 
-    def next(self) -> Upstream | None:
-        """Return whom to ask now: the first that this round has not asked; None when all have given up."""
-        order = self.group.order()
-        if self.asked or self.given_up:
-            left = [upstream for upstream in order if upstream not in self.given_up]
-            if not left:
-                return None
-            order = [upstream for upstream in left if upstream not in self.asked]
-            if not order:  # another round: what was sent may have been lost
-                order, self.asked = left, ()
-        return order[0]
+    def next(self) -> Sequence[Upstream]:
+        """Return whom to ask now: the first that this round has not asked, or all; nobody when all have given up."""
+        left = [upstream for upstream in self.group.order() if upstream not in self.given_up]
+        fresh = [upstream for upstream in left if upstream not in self.asked]
+        if left and not fresh:  # another round: what was sent may have been lost
+            fresh, self.asked = left, ()
+            self.round += 1
+        if self.group.strategy is Strategy.PARALLEL:
+            return [upstream for upstream in fresh if upstream.health.is_up] or fresh
+        return fresh[:1]
+
+
+@dataclass(slots=True, eq=False)
+class Ask:
+    """One exchange with one upstream for one question."""
+
+    attempt: _Attempt
+    upstream: Upstream
+    since: float
+    until: float  # then another one is asked beside it
+    edns: bool
+    exchange: Exchange[Any] | None = None  # None: over a stream
+    is_noted: bool = False  # that it is silent was held against the upstream
 
 
 class Forwarder:
-    """Carries the engine's questions to the upstream groups and back."""
+    """Carries the engine's questions to the upstream groups and back. It is told by their pools what came."""
 
     def __init__(self, engine: Engine, timeout_s: float, deadline_s: float, now: Clock, wall: Clock) -> None:
         self._engine = engine
@@ -62,35 +73,38 @@ class Forwarder:
         self._now = now
         self._wall = wall
         self._attempts: set[_Attempt] = set()
+        self._unheard: set[Ask] = set()  # nobody waits for these: probes, and those that another one was faster than
         self._sweep: asyncio.TimerHandle | None = None
         self._outbox: list[tuple[Reply, bytes]] = []
-        self._probes: set[Exchange[Any]] = set()
         self.groups: Sequence[UpstreamGroup] = ()
+        self.has_random_case = False
 
-    def configure(self, timeout_s: float, deadline_s: float) -> None:
-        """Take other times for questions to come."""
-        self._timeout_s, self._deadline_s = timeout_s, deadline_s
+    def configure(self, timeout_s: float, deadline_s: float, *, has_random_case: bool = False) -> None:
+        """Take other settings for questions to come."""
+        self._timeout_s, self._deadline_s, self.has_random_case = timeout_s, deadline_s, has_random_case
 
     def ask(self, forward: Forward) -> None:
         """Take a question; its engine hears of the outcome within the deadline."""
         now = forward.since
-        group = self.groups[forward.zone if forward.zone < len(self.groups) else 0]
-        stale_at = now + STALE_AFTER_S if forward.has_stale else math.inf
-        attempt = _Attempt(forward, group, now + self._deadline_s, now + self._timeout_s, stale_at, [])
-        self._attempts.add(attempt)
-        if self._sweep is None:
-            self._sweep = asyncio.get_running_loop().call_later(SWEEP_S, self._on_sweep)
-        if group.is_healthy:
-            self._ask(attempt, group.upstreams[0], now)
-        else:
+        attempt = self._begin(forward)
+        group = attempt.group
+        if not all(each.health.is_up for each in group.upstreams):
             for upstream in group.probes(now):
-                self._probe(attempt, upstream, now)
+                self._send(attempt, upstream, now, is_probe=True)
             if forward.has_stale and group.is_down:
                 attempt.stale_at = now
                 self._answer_stale(attempt, now)
-            self._try_next(attempt, now)
+        self._try_next(attempt, now)
         if self._outbox:  # no upstream could be asked at all, or there was no need to wait for one
             self.on_batch_end()
+
+    def _begin(self, forward: Forward) -> _Attempt:
+        group = self.groups[forward.zone if forward.zone < len(self.groups) else 0]
+        stale_at = forward.since + STALE_AFTER_S if forward.has_stale else math.inf
+        attempt = _Attempt(forward, group, forward.since + self._deadline_s, stale_at)
+        self._attempts.add(attempt)
+        self._watch()
+        return attempt
 
     @property
     def in_flight(self) -> int:
@@ -103,28 +117,40 @@ class Forwarder:
             self._sweep.cancel()
         for attempt in list(self._attempts):
             self._finish(attempt)
+        for ask in list(self._unheard):
+            self._forget(ask)
 
     # ---- what the pools tell ----
 
-    def on_response(self, exchange: Exchange[tuple[_Attempt, Upstream]], octets: bytes) -> None:
+    def on_response(self, exchange: Exchange[Ask] | Quick, octets: bytes) -> None:
         """Take a response over UDP."""
-        attempt, upstream = exchange.purpose
-        if exchange in self._probes:
-            self._probes.discard(exchange)
-            if attempt.is_over:
-                upstream.answered(self._now() - exchange.since)  # it is back; the question was answered by another
-                return
-        if not (attempt.forward.by_tcp and octets[2] & codes.TC):  # that much is known already
-            self._take_response(attempt, upstream, exchange.since, octets)
-
-    def on_refused(self, exchange: Exchange[tuple[_Attempt, Upstream]]) -> None:
-        """Nobody listens there."""
-        attempt, upstream = exchange.purpose
-        if exchange in self._probes:
-            self._probes.discard(exchange)
-            upstream.failed("unreachable", self._now(), counts_against=True)
+        assert isinstance(exchange, Exchange)  # noqa: S101
+        ask = exchange.purpose
+        # That the answer is too large for UDP is known already, where it is fetched by TCP.
+        if not (ask.attempt.forward.by_tcp and octets[2] & codes.TC):
+            self.on_answer(ask, octets)
         else:
-            self._take_failure(attempt, upstream, "unreachable")
+            self._end(ask)
+
+    def on_refused(self, exchange: Exchange[Ask] | Quick) -> None:
+        """Nobody listens there."""
+        assert isinstance(exchange, Exchange)  # noqa: S101
+        self.on_failed(exchange.purpose, "unreachable")
+
+    def on_answer(self, ask: Ask, octets: bytes) -> None:
+        """Take a response that answers the question, whatever it says."""
+        self._end(ask)
+        if ask.attempt.is_over:
+            ask.upstream.answered(self._now() - ask.since)  # another one was faster
+        else:
+            self._take_response(ask, octets)
+
+    def on_failed(self, ask: Ask, reason: str) -> None:
+        """Take note that no response will come."""
+        self._end(ask)
+        now = self._now()
+        ask.upstream.failed(reason, now, counts_against=True)
+        self._give_up_on(ask, now)
 
     def on_batch_end(self) -> None:
         """Send what has been answered, back to back: a client that is woken once gets all that is ready."""
@@ -135,70 +161,71 @@ class Forwarder:
     # ---- one attempt ----
 
     def _try_next(self, attempt: _Attempt, now: float) -> None:
-        """Ask the next upstream; when all have answered without an answer, give up at once."""
-        upstream = attempt.next()
-        if upstream is None:
-            self._give_up(attempt, now)
-        else:
-            self._ask(attempt, upstream, now)
+        """Ask the next upstream, or all; when all have answered without an answer, give up at once."""
+        while chosen := attempt.next():
+            attempt.asked += tuple(chosen)
+            attempt.forward.edns = attempt.forward.do or attempt.round < EDNS_ROUNDS
+            sent = [self._send(attempt, upstream, now) for upstream in chosen]
+            if any(sent):
+                return
+        self._give_up(attempt, now)
 
-    def _ask(self, attempt: _Attempt, upstream: Upstream, now: float) -> None:
-        attempt.asked += (upstream,)
-        attempt.retry_at = now + self._timeout_s
-        attempt.silent = upstream
-        # That another one knows no EDNS says nothing of this one. One that was silent may lose queries with EDNS;
-        # without it there would be no signatures, so whoever asked for those waits.
-        attempt.forward.edns = attempt.forward.do or upstream not in attempt.unheard
-        if attempt.forward.by_tcp:
-            self._start_tcp(attempt, upstream)
-        elif (exchange := self._exchange(attempt, upstream, now)) is not None:
-            attempt.exchanges.append(exchange)
-        else:
-            attempt.given_up += (upstream,)
-            self._try_next(attempt, now)
-
-    def _probe(self, attempt: _Attempt, upstream: Upstream, now: float) -> None:
-        """Ask an upstream that is down the same question: its answer counts, nobody waits for it."""
-        exchange = self._exchange(attempt, upstream, now)
-        if exchange is not None:
-            self._probes.add(exchange)
-
-    def _exchange(self, attempt: _Attempt, upstream: Upstream, now: float) -> Exchange[Any] | None:
-        """Send the question; None where it cannot be sent, which is noted."""
-        rest, question = _query(attempt.forward)
+    def _send(self, attempt: _Attempt, upstream: Upstream, now: float, *, is_probe: bool = False) -> bool:
+        """Ask an upstream; False where the question cannot be sent, which is noted."""
+        forward = attempt.forward
+        by_stream = forward.by_tcp or upstream.udp is None
+        patience_s = upstream.health.patience_s(self._timeout_s) * 2**attempt.round
+        until = now + (self._timeout_s if by_stream else min(self._timeout_s, patience_s))
+        if not is_probe:
+            attempt.retry_at = until
+        if by_stream and any(each.upstream is upstream and each.exchange is None for each in attempt.open):
+            return True  # on a connection nothing is lost
+        question = forward.name + forward.qtype.to_bytes(2, "big") + b"\0\1"
+        if self.has_random_case:
+            question = build.random_case(question, os.urandom(len(forward.name)))
+        rest = build.upstream_query(question, forward.cd, forward.do, forward.edns)
+        ask = Ask(attempt, upstream, now, until, forward.edns)
         upstream.queries += 1
         try:
-            return upstream.pool.send(rest, question, (attempt, upstream), now)
+            if by_stream:
+                upstream.stream.send(rest, question, ask)
+            else:
+                assert upstream.udp is not None  # noqa: S101
+                ask.exchange = upstream.udp.send(rest, question, ask, now)
         except OSError:
             upstream.failed("unreachable", now, counts_against=True)
-            return None
+            if not is_probe:
+                attempt.given_up += (upstream,)
+            return False
+        upstream.open += 1
+        if is_probe:
+            self._unheard.add(ask)
+        else:
+            attempt.open.append(ask)
+        return True
 
-    def _take_response(self, attempt: _Attempt, upstream: Upstream, since: float, octets: bytes) -> None:
-        if attempt.is_over:
-            return
-        now = self._now()
+    def _take_response(self, ask: Ask, octets: bytes) -> None:
+        now, attempt, upstream = self._now(), ask.attempt, ask.upstream
         forward = attempt.forward
+        forward.edns = ask.edns
         result = self._engine.complete(forward, octets, now, self._wall())
         if not isinstance(result, Rejected) or result.reason in _NAMES_OWN:
-            upstream.answered(now - since)
+            upstream.answered(now - ask.since)
         if isinstance(result, Completed):
             self._finish(attempt, result)
         elif isinstance(result, Rejected):
-            self._take_failure(attempt, upstream, result.reason)
-        elif forward.by_tcp:
-            self._start_tcp(attempt, upstream)
-        elif (exchange := self._exchange(attempt, upstream, now)) is not None:  # the same again, without EDNS
-            attempt.exchanges.append(exchange)
-        else:
-            self._take_failure(attempt, upstream, "unreachable")
+            upstream.failed(result.reason, now, counts_against=result.reason not in _NAMES_OWN)
+            self._give_up_on(ask, now)
+        elif not self._send(attempt, upstream, now):  # the same again, by TCP or without EDNS
+            self._give_up_on(ask, now)
 
-    def _take_failure(self, attempt: _Attempt, upstream: Upstream, reason: str) -> None:
+    def _give_up_on(self, ask: Ask, now: float) -> None:
+        """Expect no answer of this upstream; ask the next unless another one is being waited for."""
+        attempt = ask.attempt
         if attempt.is_over:
             return
-        now = self._now()
-        upstream.failed(reason, now, counts_against=reason not in _NAMES_OWN)
-        attempt.given_up = (*attempt.given_up, upstream)
-        if attempt.silent is upstream or attempt.silent is None:
+        attempt.given_up += (ask.upstream,)
+        if not any(now < each.until for each in attempt.open):
             self._try_next(attempt, now)
 
     def _give_up(self, attempt: _Attempt, now: float) -> None:
@@ -218,77 +245,72 @@ class Forwarder:
     def _finish(self, attempt: _Attempt, result: Completed | None = None) -> None:
         attempt.is_over = True
         self._attempts.discard(attempt)
-        for exchange in attempt.exchanges:
-            exchange.forget()
-        attempt.exchanges.clear()  # they hold the attempt, and a circle would wait for the collector
-        if attempt.task is not None and attempt.task is not asyncio.current_task():
-            attempt.task.cancel()
+        left, attempt.open = attempt.open, []
+        for ask in left:
+            if ask.is_noted or result is None or len(self._unheard) >= UNHEARD:
+                self._forget(ask)
+            else:
+                self._unheard.add(ask)  # whether it is alive is still to be learnt
         if result is not None:
             self._outbox.extend(result.responses)
 
+    # ---- one exchange ----
+
+    def _end(self, ask: Ask) -> None:
+        """Take note that an exchange is over."""
+        ask.upstream.open -= 1
+        self._unheard.discard(ask)
+        if ask in ask.attempt.open:
+            ask.attempt.open.remove(ask)
+
+    def _forget(self, ask: Ask) -> None:
+        """Wait for its response no more."""
+        self._end(ask)
+        if ask.exchange is None:
+            ask.upstream.stream.forget(ask)
+        else:
+            ask.exchange.forget()
+
     # ---- time ----
 
+    def _watch(self) -> None:
+        if self._sweep is None:
+            self._sweep = asyncio.get_running_loop().call_later(SWEEP_S, self._on_sweep)
+
     def _on_sweep(self) -> None:
+        self._sweep = None
         try:
             self._sweep_once(self._now())
         finally:  # whatever went wrong for one question, the others still get their time-outs
-            loop = asyncio.get_running_loop()
-            self._sweep = loop.call_later(SWEEP_S, self._on_sweep) if self._attempts or self._probes else None
+            if self._attempts or self._unheard:
+                self._watch()
 
     def _sweep_once(self, now: float) -> None:
         for attempt in list(self._attempts):
+            self._note_silent(attempt.open, now)
             if now >= attempt.deadline:
-                self._note_silence(attempt, now)
                 self._give_up(attempt, now)
                 continue
             if now >= attempt.stale_at:
                 self._answer_stale(attempt, now)
-            if now >= attempt.retry_at and attempt.task is None:
-                self._note_silence(attempt, now)
+            if attempt.forward.by_tcp:
+                self._end_slow_tcp(attempt, now)
+            elif now >= attempt.retry_at:
                 self._try_next(attempt, now)
-        for exchange in [each for each in self._probes if now >= each.since + self._timeout_s]:
-            self._probes.discard(exchange)
-            _attempt, upstream = exchange.purpose
-            exchange.forget()
-            upstream.failed("timeout", now, counts_against=True)
+        self._note_silent(self._unheard, now)
+        for ask in [each for each in self._unheard if each.is_noted]:
+            self._forget(ask)
         self.on_batch_end()
 
-    def _note_silence(self, attempt: _Attempt, now: float) -> None:
-        """Hold a time-out against the upstream; its answer still counts, should it come before the deadline."""
-        if attempt.silent is not None:
-            attempt.silent.failed("timeout", now, counts_against=True)
-            attempt.unheard += (attempt.silent,)
-            attempt.silent = None
+    def _note_silent(self, asks: Iterable[Ask], now: float) -> None:
+        """Hold time-outs against the upstreams; their answers still count, should they come before the deadline."""
+        for ask in asks:
+            if not ask.is_noted and now >= ask.since + self._timeout_s:
+                ask.is_noted = True
+                ask.upstream.failed("timeout", now, counts_against=True)
 
-    # ---- TCP ----
-
-    def _start_tcp(self, attempt: _Attempt, upstream: Upstream) -> None:
-        if attempt.task is None:
-            attempt.silent = upstream
-            attempt.task = asyncio.get_running_loop().create_task(self._by_tcp(attempt, upstream))
-
-    async def _by_tcp(self, attempt: _Attempt, upstream: Upstream) -> None:
-        rest, question = _query(attempt.forward)
-        octets = None
-        for _ in range(TCP_TRIES):
-            since = self._now()
-            upstream.queries += 1
-            try:
-                async with asyncio.timeout(max(0.0, min(self._timeout_s, attempt.deadline - since))):
-                    octets = await tcp.exchange(upstream.host, upstream.port, rest, question)
-                break
-            except TimeoutError:
-                break
-            except tcp.TcpError:
-                continue
-        attempt.task = None
-        if octets is None:
-            self._take_failure(attempt, upstream, "tcp")
-        else:
-            self._take_response(attempt, upstream, since, octets)
-        self.on_batch_end()
-
-
-def _query(forward: Forward) -> tuple[bytes, bytes]:
-    question = forward.name + forward.qtype.to_bytes(2, "big") + b"\0\1"
-    return build.upstream_query(question, forward.cd, forward.do, forward.edns), question
+    def _end_slow_tcp(self, attempt: _Attempt, now: float) -> None:
+        """Whoever has the answer and cannot say it by TCP in time is not waited for: the client may do better."""
+        for ask in [each for each in attempt.open if each.exchange is None and now >= each.until]:
+            self._forget(ask)
+            self._give_up_on(ask, now)

@@ -20,15 +20,16 @@ from dnsfilter.core.index import Index
 from dnsfilter.engine.interface import Forward
 from dnsfilter.engine.pure import PureEngine
 from dnsfilter.engine.pure import Settings as EngineSettings
-from dnsfilter.forward import Forwarder
+from dnsfilter.forward import Ask, Forwarder
 from dnsfilter.listen.stream import CONNECTIONS, IDLE_S, StreamListeners
 from dnsfilter.operations import ENGINE, Operations
 from dnsfilter.refreshing import Refresher
 from dnsfilter.reloading import Reloader, keep, sweep_out
-from dnsfilter.settings import Request, Settings
+from dnsfilter.settings import Endpoint, Request, Settings
 from dnsfilter.snapshot import IN_FORCE, Head, policy_of
 from dnsfilter.upstream.group import Upstream, UpstreamGroup
-from dnsfilter.upstream.udp import POOL
+from dnsfilter.upstream.tcp import Conversations
+from dnsfilter.upstream.udp import POOL, UdpPool
 from dnsfilter.workers import CannotListen, Listener, endpoint_text
 
 log = logging.getLogger(__name__)
@@ -232,7 +233,7 @@ class Service:
         self._streams.close()
         self._forwarder.close()
         for upstream in (*self._operations.upstreams.values(), *self._retired):
-            upstream.pool.close()
+            upstream.close()
         await asyncio.gather(*(asyncio.to_thread(server.stop) for server in self._opened.admin.values()))
         self._opened.close()
 
@@ -274,7 +275,7 @@ class Service:
         sockets = max(1, min(POOL, workers.descriptors() // 4 // len(wanted)))
         if sockets < POOL:
             log.warning("only %d sockets for each upstream: raise the limit on open files (LimitNOFILE=65536)", sockets)
-        upstreams = {each: known.get(each) or Upstream(*each, loop, forwarder, sockets) for each in wanted}
+        upstreams = {each: known.get(each) or self._upstream(each, sockets) for each in wanted}
         self._operations.upstreams = upstreams
         forwarder.groups = [UpstreamGroup([upstreams[each] for each in g]) for g in settings.upstream_groups]
         for endpoint, upstream in known.items():
@@ -282,8 +283,12 @@ class Service:
                 self._retired.append(upstream)
                 loop.call_later(settings.deadline_s, self._retire)
 
+    def _upstream(self, endpoint: Endpoint, sockets: int) -> Upstream:
+        udp = UdpPool[Ask](*endpoint, asyncio.get_running_loop(), self._forwarder, sockets)
+        return Upstream(endpoint_text(endpoint), udp, Conversations(*endpoint, self._forwarder))
+
     def _retire(self) -> None:
-        self._retired.pop(0).pool.close()
+        self._retired.pop(0).close()
 
     def _sample(self, head: Head) -> None:
         """Find what readiness checks may ask for under the policy in force."""

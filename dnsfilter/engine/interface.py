@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from dnsfilter.core.clients import ClientRow
 from dnsfilter.core.names import Name
@@ -100,6 +100,12 @@ class Forward:
     is_out: bool = True
     by_tcp: bool = False
     edns: bool = True
+
+
+class Quick(NamedTuple):
+    """A plain question of one client's, sent to its first upstream by the engine itself: see `engine.express`."""
+
+    question: bytes  # name (folded), type and class
 
 
 @dataclass(frozen=True, slots=True)

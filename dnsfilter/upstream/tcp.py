@@ -31,3 +31,42 @@ async def exchange(host: str, port: int, rest: bytes, question: bytes) -> bytes:
     if not answers(id_, question, octets):
         raise TcpError("another question's answer")
     return octets
+
+
+class Conversations:
+    """A connection for each exchange."""
+
+    def __init__(self, host, port, receiver):
+        self._host, self._port, self._receiver = host, port, receiver
+        self._tasks = {}
+        self._is_closed = False
+
+    def send(self, rest, question, token):
+        if self._is_closed:
+            raise OSError("closed")
+        self._tasks[token] = asyncio.get_running_loop().create_task(self._work(rest, question, token))
+
+    async def _work(self, rest, question, token):
+        octets = None
+        for _ in range(2):
+            try:
+                octets = await exchange(self._host, self._port, rest, question)
+                break
+            except TcpError:
+                continue
+        del self._tasks[token]
+        if octets is None:
+            self._receiver.on_failed(token, "tcp")
+        else:
+            self._receiver.on_answer(token, octets)
+        self._receiver.on_batch_end()
+
+    def forget(self, token):
+        task = self._tasks.pop(token, None)
+        if task is not None:
+            task.cancel()
+
+    def close(self):
+        self._is_closed = True
+        for task in self._tasks.values():
+            task.cancel()

@@ -10,11 +10,12 @@ import os
 import select
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 from dnsfilter.core.wire.response import answers
+from dnsfilter.engine.interface import Quick
 
 T = TypeVar("T")
 
@@ -33,24 +34,26 @@ class Exchange(Generic[T]):
     question: bytes
     purpose: T  # whatever the sender knows it by
     since: float  # `now` of sending
-    port: "_Port[T]"
+    waiting: "Waiting[T]"
 
     def forget(self) -> bool:
         """Wait no more: a response that comes now is ignored. False where nobody waited."""
-        waiting = self.port.waiting
-        if waiting.get(self.id) is not self:  # else the id has been drawn again
+        if self.waiting.get(self.id) is not self:  # else the id has been drawn again
             return False
-        del waiting[self.id]
+        del self.waiting[self.id]
         return True
+
+
+Waiting = dict[bytes, Exchange[T] | Quick]  # what was sent from one port, by id
 
 
 class Receiver(Protocol[T]):
     """Who sent the queries: told what becomes of them."""
 
-    def on_response(self, exchange: Exchange[T], octets: bytes) -> None:
+    def on_response(self, exchange: Exchange[T] | Quick, octets: bytes) -> None:
         """Take a response that answers the query."""
 
-    def on_refused(self, exchange: Exchange[T]) -> None:
+    def on_refused(self, exchange: Exchange[T] | Quick) -> None:
         """Nobody listens there."""
 
     def on_batch_end(self) -> None:
@@ -60,7 +63,7 @@ class Receiver(Protocol[T]):
 @dataclass(slots=True, eq=False)
 class _Port(Generic[T]):
     sock: socket.socket
-    waiting: dict[bytes, Exchange[T]] = field(default_factory=dict)
+    waiting: Waiting[T] = field(default_factory=dict)
     uses: int = 0
 
 
@@ -80,8 +83,9 @@ class UdpPool(Generic[T]):
         self._by_fd: dict[int, _Port[T]] = {}
         self._epoll: select.epoll | None = None  # one descriptor for the loop to watch, not POOL of them
         self._drawn: Iterator[tuple[int, bytes]] = iter(())
-        self._unsent: list[tuple[Exchange[T], bytes]] = []
+        self._unsent: list[tuple[_Port[T], bytes]] = []
         self.ignored = 0  # responses that answer nothing that was asked
+        self.on_quick: Callable[[Quick, bytes], bool] | None = None  # takes a response; False: it is not that simple
 
     def send(self, rest: bytes, question: bytes, purpose: T, now: float) -> Exchange[T]:
         """Have a query sent at the end of this turn of the loop, and return its exchange.
@@ -90,38 +94,45 @@ class UdpPool(Generic[T]):
 
         rest: the query without its id. question: name, type and class in it.
         """
-        if not self._ports:
-            if self._is_closed:
-                raise OSError(errno.ENOTCONN, "this upstream is no longer configured")
-            self._open()
-        drawn, id_ = self._draw()
+        id_, waiting = self.post(rest)
+        exchange = waiting[id_] = Exchange(id_, question, purpose, now, waiting)
+        return exchange
+
+    def post(self, rest: bytes) -> tuple[bytes, Waiting[T]]:
+        """Have a query sent at the end of this turn; return its id, and where to put who waits for it.
+
+        Raises OSError where no socket can be had.
+        """
+        if not self._unsent:
+            if not self._ports:
+                self._open()
+            self._loop.call_soon(self._flush)
+        drawn, id_ = next(self._drawn, None) or self._draw()
         number = drawn % len(self._ports)
         port = self._ports[number]
-        if port.uses >= USES and not port.waiting:
+        waiting = port.waiting
+        if port.uses >= USES and not waiting:
             port = self._renew(number)
-        while id_ in port.waiting:
+            waiting = port.waiting
+        while id_ in waiting:
             _, id_ = self._draw()
         port.uses += 1
-        exchange = Exchange(id_, question, purpose, now, port)
-        port.waiting[id_] = exchange
-        if not self._unsent:
-            self._loop.call_soon(self._flush)
-        self._unsent.append((exchange, id_ + rest))
-        return exchange
+        self._unsent.append((port, id_ + rest))
+        return id_, waiting
 
     def _flush(self) -> None:
         """Send the queries of one turn back to back: an upstream that has gone to sleep is woken once, not for each."""
         unsent, self._unsent = self._unsent, []
         refused = []
-        for exchange, octets in unsent:
+        for port, octets in unsent:
             try:
-                exchange.port.sock.send(octets)
+                port.sock.send(octets)
             except BlockingIOError:
                 pass  # lost, as on any way
             except OSError:  # there is no way there, or nobody listened a moment ago
-                refused.append(exchange)
-        for exchange in refused:
-            if exchange.forget():
+                refused.append((port.waiting, octets[:2]))
+        for waiting, id_ in refused:
+            if (exchange := waiting.pop(id_, None)) is not None:
                 self._receiver.on_refused(exchange)
         if refused:
             self._receiver.on_batch_end()
@@ -148,6 +159,8 @@ class UdpPool(Generic[T]):
         return drawn
 
     def _open(self) -> None:
+        if self._is_closed:
+            raise OSError(errno.ENOTCONN, "this upstream is no longer configured")
         self._epoll = select.epoll()
         try:
             self._ports.append(self._connect())
@@ -187,8 +200,9 @@ class UdpPool(Generic[T]):
 
     def _read(self) -> None:
         assert self._epoll is not None  # noqa: S101
+        by_fd, on_quick = self._by_fd, self.on_quick
         for fd, _events in self._epoll.poll(0, POOL):
-            port = self._by_fd.get(fd)
+            port = by_fd.get(fd)
             if port is None:
                 continue
             try:
@@ -196,15 +210,24 @@ class UdpPool(Generic[T]):
             except BlockingIOError:
                 continue
             except OSError:  # nobody listens there
-                refused = list(port.waiting.values())
-                port.waiting.clear()
-                for exchange in refused:
-                    self._receiver.on_refused(exchange)
+                self._refuse(port)
                 continue
-            waiting = port.waiting.get(octets[:2])
-            if waiting is None or not answers(waiting.id, waiting.question, octets):
-                self.ignored += 1
-                continue
-            del port.waiting[waiting.id]
-            self._receiver.on_response(waiting, octets)
+            exchange = port.waiting.pop(octets[:2], None)
+            if exchange.__class__ is not Quick or not on_quick(exchange, octets):  # type: ignore[arg-type,misc]
+                self._take(port, exchange, octets)
         self._receiver.on_batch_end()
+
+    def _take(self, port: _Port[T], exchange: Exchange[T] | Quick | None, octets: bytes) -> None:
+        if exchange is None:
+            self.ignored += 1
+        elif answers(octets[:2], exchange.question, octets):
+            self._receiver.on_response(exchange, octets)
+        else:
+            self.ignored += 1
+            port.waiting[octets[:2]] = exchange  # what answers something else ends nothing
+
+    def _refuse(self, port: _Port[T]) -> None:
+        refused = list(port.waiting.values())
+        port.waiting.clear()
+        for exchange in refused:
+            self._receiver.on_refused(exchange)

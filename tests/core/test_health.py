@@ -16,16 +16,16 @@ def test_one_that_fails_now_and_then_stays_up() -> None:
         for _ in range(FAILURES_UNTIL_DOWN - 1):
             state.failed(100.0)
         assert state.is_up
-        state.succeeded()
-    assert state == Health()
+        state.succeeded(0.01)
+    assert (state.failures, state.backoff_s) == (0, Health().backoff_s)
 
 
 def test_failures_in_a_row_take_it_down_and_one_success_brings_it_back() -> None:
     state = down()
     assert not state.is_up
-    state.succeeded()
+    state.succeeded(0.01)
     assert state.is_up
-    assert state == Health() or state.backoff_s == Health().backoff_s
+    assert state.backoff_s == Health().backoff_s
 
 
 def test_one_that_is_up_takes_no_probe() -> None:
@@ -66,7 +66,7 @@ def test_the_next_fall_starts_with_a_short_wait_again() -> None:
     state = down()
     for number in range(6):
         state.failed(200.0 + number)
-    state.succeeded()
+    state.succeeded(0.01)
     for _ in range(FAILURES_UNTIL_DOWN):
         state.failed(1_000.0)
     assert state.takes_probe(1_001.0)

@@ -194,7 +194,7 @@ def test_a_slow_upstreams_answer_is_kept_although_the_client_got_the_stale_one(s
         assert took < AT_ONCE_S
         becomes_fresh(stale, "slow.example")
         assert client.drain() == [], "a second answer"
-    assert len(up.queries("slow.example")) - seen <= 3
+    assert len(up.queries("slow.example")) - seen <= 5
     assert timed(stale, "slow.example")[0].ede == []
 
 

@@ -68,6 +68,15 @@ def upstream_query(question: bytes, cd: bool, do: bool, edns: bool) -> bytes:
     return head + question + opt
 
 
+def random_case(question: bytes, drawn: bytes) -> bytes:
+    """Spell the name of a question in letters of random case: a forger has to guess that too.
+
+    Whoever answers has to copy the spelling. drawn: random octets, as many as the name has.
+    """
+    name, rest = question[: len(drawn)], question[len(drawn) :]
+    return bytes(octet ^ (bit & 0x20) if 0x61 <= octet <= 0x7A else octet for octet, bit in zip(name, drawn)) + rest
+
+
 _UPSTREAM = {
     (cd, do, edns): (
         bytes((codes.RD, codes.AD | (codes.CD if cd else 0), 0, 1, 0, 0, 0, 0, 0, int(edns))),
