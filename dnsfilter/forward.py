@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from dnsfilter.core.health import SHORTEST_PATIENCE_S
 from dnsfilter.core.wire import build, codes
 from dnsfilter.engine.interface import Clock, Completed, Engine, Forward, Quick, Rejected, Reply
 from dnsfilter.upstream.group import Strategy, Upstream, UpstreamGroup
@@ -87,6 +88,9 @@ class Forwarder:
         """Take a question; its engine hears of the outcome within the deadline."""
         now = forward.since
         attempt = self._begin(forward)
+        if forward.sent is not None:
+            self._resume(attempt, forward.sent)
+            return
         group = attempt.group
         if not all(each.health.is_up for each in group.upstreams):
             for upstream in group.probes(now):
@@ -103,8 +107,26 @@ class Forwarder:
         stale_at = forward.since + STALE_AFTER_S if forward.has_stale else math.inf
         attempt = _Attempt(forward, group, forward.since + self._deadline_s, stale_at)
         self._attempts.add(attempt)
-        self._watch()
+        self.watch()
         return attempt
+
+    def _resume(self, attempt: _Attempt, quick: Quick) -> Exchange[Ask]:
+        """Go on with what the engine has asked an upstream itself."""
+        upstream: Upstream = quick.link
+        until = quick.since + upstream.health.patience_s(self._timeout_s)
+        ask = Ask(attempt, upstream, quick.since, until, edns=True)
+        ask.exchange = exchange = Exchange(quick.id, quick.question, ask, quick.since, quick.waiting)
+        if quick.waiting.get(quick.id) is quick:
+            quick.waiting[quick.id] = exchange
+        upstream.open += 1
+        attempt.asked, attempt.retry_at = (upstream,), until
+        attempt.open.append(ask)
+        return exchange
+
+    def _taken_over(self, exchange: Exchange[Ask] | Quick) -> Exchange[Ask]:
+        if isinstance(exchange, Exchange):
+            return exchange
+        return self._resume(self._begin(self._engine.adopt(exchange)), exchange)
 
     @property
     def in_flight(self) -> int:
@@ -124,8 +146,7 @@ class Forwarder:
 
     def on_response(self, exchange: Exchange[Ask] | Quick, octets: bytes) -> None:
         """Take a response over UDP."""
-        assert isinstance(exchange, Exchange)  # noqa: S101
-        ask = exchange.purpose
+        ask = self._taken_over(exchange).purpose
         # That the answer is too large for UDP is known already, where it is fetched by TCP.
         if not (ask.attempt.forward.by_tcp and octets[2] & codes.TC):
             self.on_answer(ask, octets)
@@ -134,8 +155,7 @@ class Forwarder:
 
     def on_refused(self, exchange: Exchange[Ask] | Quick) -> None:
         """Nobody listens there."""
-        assert isinstance(exchange, Exchange)  # noqa: S101
-        self.on_failed(exchange.purpose, "unreachable")
+        self.on_failed(self._taken_over(exchange).purpose, "unreachable")
 
     def on_answer(self, ask: Ask, octets: bytes) -> None:
         """Take a response that answers the question, whatever it says."""
@@ -273,17 +293,20 @@ class Forwarder:
 
     # ---- time ----
 
-    def _watch(self) -> None:
+    def watch(self) -> None:
+        """Keep time-outs from now on."""
         if self._sweep is None:
             self._sweep = asyncio.get_running_loop().call_later(SWEEP_S, self._on_sweep)
 
     def _on_sweep(self) -> None:
         self._sweep = None
+        now, is_more = self._now(), True
         try:
-            self._sweep_once(self._now())
+            is_more = self._engine.hand_over(now - SHORTEST_PATIENCE_S)
+            self._sweep_once(now)
         finally:  # whatever went wrong for one question, the others still get their time-outs
-            if self._attempts or self._unheard:
-                self._watch()
+            if self._attempts or self._unheard or is_more:
+                self.watch()
 
     def _sweep_once(self, now: float) -> None:
         for attempt in list(self._attempts):

@@ -278,6 +278,8 @@ class Service:
         upstreams = {each: known.get(each) or self._upstream(each, sockets) for each in wanted}
         self._operations.upstreams = upstreams
         forwarder.groups = [UpstreamGroup([upstreams[each] for each in g]) for g in settings.upstream_groups]
+        self._engine.express.links = {number: group.upstreams[0] for number, group in enumerate(forwarder.groups)}
+        self._engine.express.on_first = forwarder.watch
         for endpoint, upstream in known.items():
             if endpoint not in wanted:  # questions that are out may still be answered
                 self._retired.append(upstream)
@@ -285,6 +287,7 @@ class Service:
 
     def _upstream(self, endpoint: Endpoint, sockets: int) -> Upstream:
         udp = UdpPool[Ask](*endpoint, asyncio.get_running_loop(), self._forwarder, sockets)
+        udp.express = self._engine.express
         return Upstream(endpoint_text(endpoint), udp, Conversations(*endpoint, self._forwarder))
 
     def _retire(self) -> None:

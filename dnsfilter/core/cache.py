@@ -6,7 +6,7 @@ spelling of the question a client sends, compression pointers and all.
 
 import struct
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from dnsfilter.core.names import MAX_NAME, ROOT, Name, ancestry, is_within, parent
@@ -259,16 +259,22 @@ def key(name: Name, qtype: int, *, do: bool, cd: bool) -> bytes:
     return name + qtype.to_bytes(2, "big") + _DO_CD[do, cd]
 
 
+Packed = tuple[bytes, int, int]  # a plain response, its lifetime, and the whole second of `now` in which it came
+_PACKED = 300  # octets of memory, besides those of the response
+
+
 class Cache:
     """Answers by key, fresh and stale, bounded in number and octets; the least recently used goes first."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, unpack: "Callable[[bytes, Packed], Entry | None] | None" = None) -> None:
+        """unpack: makes an entry of what `keep` was given."""
         self._limits = limits
-        self._entries: OrderedDict[bytes, Entry] = OrderedDict()
+        self._unpack = unpack
+        self.entries: OrderedDict[bytes, Entry | Packed] = OrderedDict()
         self._octets = 0
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self.entries)
 
     def get(self, key: bytes, now: float) -> Entry | None:
         """Return the answer if it is fresh."""
@@ -277,24 +283,45 @@ class Cache:
 
     def find(self, key: bytes, now: float) -> Entry | None:
         """Return the answer, fresh or stale; one that is stale for too long is dropped (RFC 8767)."""
-        entry = self._entries.get(key)
+        entry = self._unpacked(key)
         if entry is None:
             return None
         if entry.born + entry.lifetime + self._limits.serve_stale <= int(now):
             self._drop(key)
             return None
-        self._entries.move_to_end(key)
+        self.entries.move_to_end(key)
         return entry
+
+    def _unpacked(self, key: bytes) -> Entry | None:
+        entry = self.entries.get(key)
+        if entry is None or not isinstance(entry, tuple):
+            return entry
+        unpacked = None if self._unpack is None else self._unpack(key, entry)
+        if unpacked is None:
+            self._drop(key)
+            return None
+        self._octets += _size(key, unpacked) - _size(key, entry)
+        self.entries[key] = unpacked
+        return unpacked
 
     def put(self, key: bytes, entry: Entry) -> None:
         """Keep an answer for its lifetime; one of lifetime 0 is not kept, nor what it says otherwise than."""
-        entries, limits = self._entries, self._limits
-        if key in entries:
+        if key in self.entries:
             self._drop(key)
-        if entry.lifetime <= 0:
-            return
+        if entry.lifetime > 0:
+            self._add(key, entry, _size(key, entry))
+
+    def keep(self, key: bytes, octets: bytes, lifetime: int, born: int) -> None:
+        """Keep a plain response as it came: it is made an entry when it is first asked for, which most never are."""
+        if key in self.entries:
+            self._drop(key)
+        if lifetime > 0:
+            self._add(key, (octets, lifetime, born), _PACKED + len(key) + len(octets))
+
+    def _add(self, key: bytes, entry: "Entry | Packed", size: int) -> None:
+        entries, limits = self.entries, self._limits
         entries[key] = entry
-        octets = self._octets + _size(key, entry)
+        octets = self._octets + size
         while len(entries) > limits.entries or octets > limits.octets:
             oldest, gone = entries.popitem(last=False)
             octets -= _size(oldest, gone)
@@ -302,7 +329,7 @@ class Cache:
 
     def clear(self) -> None:
         """Forget everything."""
-        self._entries.clear()
+        self.entries.clear()
         self._octets = 0
 
     def flush(self, zone: Name) -> Iterator[int]:
@@ -310,22 +337,24 @@ class Cache:
 
         Yields how many it forgot, after each turn's worth of work.
         """
-        keys = list(self._entries)
+        keys = list(self.entries)
         for start in range(0, len(keys), FLUSHED):
             forgotten = 0
             for key in keys[start : start + FLUSHED]:
-                entry = self._entries.get(key)
+                entry = self._unpacked(key)
                 if entry is not None and any(is_within(name, zone) for name in (key[:-KEY_TAIL], *entry.chain)):
                     self._drop(key)
                     forgotten += 1
             yield forgotten
 
     def _drop(self, key: bytes) -> None:
-        self._octets -= _size(key, self._entries.pop(key))
+        self._octets -= _size(key, self.entries.pop(key))
 
 
-def _size(key: bytes, entry: Entry) -> int:
+def _size(key: bytes, entry: "Entry | Packed") -> int:
     """Return about how many octets of memory an entry takes: Python's objects weigh more than the answer."""
+    if isinstance(entry, tuple):
+        return _PACKED + len(key) + len(entry[0])
     size = 500 + len(key) + len(entry.body) + 130 * len(entry.ttls)
     if entry.chain or entry.additional:
         names = sum(map(len, entry.chain)) + sum(len(name) for each in entry.additional for name in each.names)

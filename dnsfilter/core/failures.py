@@ -9,25 +9,25 @@ class Failures:
     """Failures by the cache's key; each in a row is remembered for twice as long."""
 
     def __init__(self) -> None:
-        self._until: dict[bytes, tuple[float, int]] = {}  # key: until when, and for how long that was
+        self.until: dict[bytes, tuple[float, int]] = {}  # key: until when, and for how long that was
 
     def note(self, key: bytes, now: float) -> None:
         """Remember that nobody could answer a question."""
-        until, lasted = self._until.pop(key, (0.0, 0))
+        until, lasted = self.until.pop(key, (0.0, 0))
         lasted = min(2 * lasted, LONGEST_S) if lasted and now - until < LONGEST_S else SHORTEST_S
-        if len(self._until) >= MOST:
-            del self._until[next(iter(self._until))]
-        self._until[key] = now + lasted, lasted
+        if len(self.until) >= MOST:
+            del self.until[next(iter(self.until))]
+        self.until[key] = now + lasted, lasted
 
     def is_recent(self, key: bytes, now: float) -> bool:
         """Tell whether asking again is too early."""
-        found = self._until.get(key)
+        found = self.until.get(key)
         return found is not None and now < found[0]
 
     def forget(self, key: bytes) -> None:
         """An answer came."""
-        self._until.pop(key, None)
+        self.until.pop(key, None)
 
     def clear(self) -> None:
         """Forget everything."""
-        self._until.clear()
+        self.until.clear()

@@ -62,14 +62,14 @@ class Index:
     names would stall its owner each time it grows, and once more when it goes.
     """
 
-    __slots__ = ("_ids", "_pairs", "_tables", "count", "sets")
+    __slots__ = ("_ids", "_pairs", "count", "sets", "tables")
 
     def __init__(self, chunks: Iterable[Chunk] = ()) -> None:
         self.sets: list[Hit] = [NOTHING]
         self.count = 0
         self._ids: dict[Hit, int] = {NOTHING: 0}
         self._pairs: dict[tuple[int, int], tuple[int, int]] = {}
-        self._tables: list[dict[bytes, tuple[int, int]]] = [{} for _ in range(256)]
+        self.tables: list[dict[bytes, tuple[int, int]]] = [{} for _ in range(256)]
         for chunk in chunks:
             self.load(chunk)
 
@@ -79,7 +79,7 @@ class Index:
         name: folded. The work is bounded by its labels, 127 at the most.
         """
         end = len(name) - 1
-        tables = self._tables
+        tables = self.tables
         found = tables[end].get(name[:end])
         if found is not None:
             return found[0]
@@ -102,7 +102,7 @@ class Index:
         names = chunk.names.split(b"\0")[:-1]
         if len(names) != chunk.count:  # a label holds a zero octet
             names = list(_cut(chunk.names))
-        tables = self._tables
+        tables = self.tables
         for name in names:
             tables[len(name)][name] = pair
         self.count += len(names)
@@ -116,7 +116,7 @@ class Index:
 
     def discard(self) -> Iterator[None]:
         """Forget the names, a chunk for each step taken; the index is of no use afterwards."""
-        tables, self._tables = self._tables, []
+        tables, self.tables = self.tables, []
         for table in tables:
             while table:
                 for _ in range(min(CHUNK, len(table))):

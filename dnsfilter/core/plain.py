@@ -54,7 +54,7 @@ def read(octets: bytes, qname: Name, qtype: int, now: float, limits: Limits) -> 
                 at = end
             else:
                 return None
-        if is_alias or not _ends(octets, at):
+        if is_alias or not ends(octets, at):
             return None
         body = octets[start:at]
         if is_cut:
@@ -66,7 +66,7 @@ def read(octets: bytes, qname: Name, qtype: int, now: float, limits: Limits) -> 
         return None
 
 
-def _ends(octets: bytes, at: int) -> bool:
+def ends(octets: bytes, at: int) -> bool:
     """Tell whether nothing follows, or an OPT record without an extended rcode and options."""
     if octets[11] != 1:
         return not octets[11] and at == len(octets)

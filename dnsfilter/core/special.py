@@ -43,12 +43,17 @@ CANARIES: tuple[Name, ...] = (
 )
 
 
+def may_be(name: Name) -> bool:
+    """Tell whether `name` (folded), or a name below it, may be answered here."""
+    at = top = 0
+    while name[at]:
+        top, at = at, at + name[at] + 1
+    return top == at or name[top:] in _TOPS
+
+
 def find(name: Name) -> Special | None:
     """Return how `name` (folded) is answered here, None for all ordinary names."""
-    at = top = 0
-    while name[at]:  # nearly every name is decided by its last label
-        top, at = at, at + name[at] + 1
-    if name[top:] not in _TOPS:
+    if not may_be(name):  # nearly every name is decided by its last label
         return None
     at = 0
     while at < len(name):

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from dnsfilter.core.clients import ClientRow
+from dnsfilter.engine.express import Express
 from dnsfilter.engine.interface import (
     PROBE_OUTCOME,
     Again,
@@ -92,9 +93,12 @@ class Taker(Protocol):
 class Datagrams:
     """Reads the UDP sockets of an engine and answers on them."""
 
-    def __init__(self, engine: Taker, on_forward: Callable[[Forward], None], now: Clock, wall: Clock) -> None:
+    def __init__(
+        self, engine: Taker, express: Express, on_forward: Callable[[Forward], None], now: Clock, wall: Clock
+    ) -> None:
         self._engine = engine
         self._tally = engine.tally
+        self._express = express
         self._on_forward = on_forward
         self._now = now
         self._wall = wall
@@ -130,6 +134,7 @@ class Datagrams:
         """Answer up to BATCH datagrams of a socket bound to one address."""
         now, wall = self._turn()
         known, counts, recvfrom, sendto = self._memos.get, self._tally.counts, sock.recvfrom, sock.sendto
+        express = self._express.take
         empty: dict[bytes, Taken] = {}
         forwards: list[Forward] = []
         answered = 0
@@ -143,9 +148,11 @@ class Datagrams:
             rest = message[2:]
             taken = known(client[0], empty).get(rest)
             if taken is None:
+                if express(message, client, sock, now):
+                    continue
                 taken = self._again(client[0], rest, now)
             if taken is None:
-                taken = self._take(message, client[0], now, wall, partial(self._send, sock, client), forwards)
+                taken = self._take(message, client[0], now, wall, partial(self.send, sock, client), forwards)
                 if taken is None:
                     continue
                 answered -= taken[1] == PROBE_OUTCOME
@@ -230,7 +237,7 @@ class Datagrams:
         if answered:  # the batch's length is an upper bound of each query's own
             self._tally.measure(self._now() - since, answered)
 
-    def _send(self, sock: socket.socket, client: Peer, octets: bytes) -> None:
+    def send(self, sock: socket.socket, client: Peer, octets: bytes) -> None:
         try:
             sock.sendto(octets, client)
         except OSError:  # a full buffer, or a client that cannot be reached: the query counts as lost

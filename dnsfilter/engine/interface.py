@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from dnsfilter.core.clients import ClientRow
 from dnsfilter.core.names import Name
@@ -100,12 +100,24 @@ class Forward:
     is_out: bool = True
     by_tcp: bool = False
     edns: bool = True
+    sent: "Quick | None" = None  # it has been asked already, like this
 
 
 class Quick(NamedTuple):
     """A plain question of one client's, sent to its first upstream by the engine itself: see `engine.express`."""
 
     question: bytes  # name (folded), type and class
+    key: bytes  # of the cache
+    form: Any  # see `engine.express`
+    message: bytes  # the client's query
+    client: Any  # its socket address
+    sock: socket.socket  # that it came by
+    since: float  # `now` of its arrival
+    outcome: int  # number of its Outcome, should nothing get in the way
+    zone: int  # number of the upstream group
+    link: Any  # the upstream
+    id: bytes  # of the query sent
+    waiting: dict[bytes, Any]  # where that is noted, by id
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +180,12 @@ class Engine(Protocol):
 
     def resolve(self, message: bytes, now: float, reply: Reply) -> Answered | Forward | Joined:
         """Ask past the policy, for an explanation; uncounted."""
+
+    def adopt(self, quick: Quick) -> Forward:
+        """Return what the engine has asked itself as a question to go on with."""
+
+    def hand_over(self, before: float) -> bool:
+        """Hand over what the engine asked itself before then, and tell whether there is more."""
 
     def complete(self, forward: Forward, response: bytes, now: float, wall: float) -> Completed | Forward | Rejected:
         """Take an upstream's response to a Forward. Forward again: to be asked anew as it now says."""

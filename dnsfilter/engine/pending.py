@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from dnsfilter.engine.interface import Forward, Waiter
+from dnsfilter.engine.interface import Forward, Quick, Waiter
 
 WAITERS_PER_QUESTION = 10  # on average; bounds what waits in all
 
@@ -16,23 +16,29 @@ class Pending:
     def __init__(self, most: int) -> None:
         """most: questions to one upstream group."""
         self._most = most
-        self._by_key: dict[bytes, Forward] = {}
-        self._out: Counter[int] = Counter()  # questions, by upstream group
+        self.half = most // 2 + 1
+        self.by_key: dict[bytes, Forward | Quick] = {}  # in the order in which they went out
+        self.out: Counter[int] = Counter()  # questions, by upstream group
         self._waiting: Counter[int] = Counter()  # clients, by upstream group
 
-    def find(self, key: bytes) -> Forward | None:
+    def find(self, key: bytes) -> Forward | Quick | None:
         """Return the question if it is out and its answer may be shared."""
-        return self._by_key.get(key)
+        return self.by_key.get(key)
 
     def begin(self, forward: Forward) -> bool:
         """Take in a question with who asks it first; False where too many are out."""
         zone = forward.zone
-        if self._out[zone] >= self._most:
+        if self.out[zone] >= self._most:
             return False
-        self._out[zone] += 1
+        self.out[zone] += 1
         self._waiting[zone] += 1
-        self._by_key[forward.key] = forward
+        self.by_key[forward.key] = forward
         return True
+
+    def adopt(self, forward: Forward) -> None:
+        """Put a question in the place of the same one that the engine asked itself."""
+        self._waiting[forward.zone] += 1
+        self.by_key[forward.key] = forward
 
     def join(self, forward: Forward, waiter: Waiter) -> bool:
         """Let one more client wait for a question; False where too many wait."""
@@ -52,11 +58,11 @@ class Pending:
         """Return those who wait; the question is over."""
         if forward.is_out:
             forward.is_out = False
-            self._out[forward.zone] -= 1
-            if self._by_key.get(forward.key) is forward:
-                del self._by_key[forward.key]
+            self.out[forward.zone] -= 1
+            if self.by_key.get(forward.key) is forward:
+                del self.by_key[forward.key]
         return self.release(forward)
 
     def forget(self) -> None:
         """Keep and share none of the answers that are still to come; those who wait get them all the same."""
-        self._by_key = {}
+        self.by_key = {}

@@ -4,6 +4,7 @@ One process, one loop. The per-packet path logs nothing and touches no metric ob
 counters are integers.
 """
 
+import math
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from dnsfilter.core import answer, plain
-from dnsfilter.core.cache import Cache, ChainError, Entry, Limits, from_response, key
+from dnsfilter.core.cache import KEY_TAIL, Cache, ChainError, Entry, Limits, Packed, from_response, key
 from dnsfilter.core.clients import ClientRow, address
 from dnsfilter.core.cookies import SECRET, Cookies
 from dnsfilter.core.failures import Failures
@@ -21,6 +22,7 @@ from dnsfilter.core.wire import build, codes, response
 from dnsfilter.core.wire.framing import MAX_MESSAGE
 from dnsfilter.core.wire.query import HEADER, BadQuery, Edns, NotAQuery, Query, parse
 from dnsfilter.engine.datagrams import Datagrams
+from dnsfilter.engine.express import Express
 from dnsfilter.engine.interface import (
     PROBE_NAME,
     PROBE_OUTCOME,
@@ -31,6 +33,7 @@ from dnsfilter.engine.interface import (
     Dropped,
     Forward,
     Joined,
+    Quick,
     Rejected,
     Reply,
     Reuse,
@@ -66,14 +69,18 @@ class PureEngine:
     ) -> None:
         self._settings = settings
         self._now = now
-        self._cache = Cache(settings.limits)
+        self._cache = Cache(settings.limits, self._unpack)
         self._failures = Failures()
         self._pending = Pending(settings.max_in_flight)
         self._cookies = Cookies(os.urandom(SECRET))
         self.tally = Tally()
         self._policy = policy
         self._rows: dict[str, ClientRow | None] = {}
-        self._datagrams = Datagrams(self, on_forward, now, wall)
+        self._on_forward = on_forward
+        self.express = Express(
+            self._cache, settings.limits, self._pending, self._failures.until, self.tally, now
+        )
+        self._datagrams = Datagrams(self, self.express, on_forward, now, wall)
         self.load(policy, keep_cache=True)
 
     @property
@@ -93,15 +100,18 @@ class PureEngine:
 
     def load(self, policy: Policy, *, keep_cache: bool) -> None:
         """Put a policy in force. What waits for an upstream is judged anew when its response comes."""
+        self.hand_over(math.inf)
         if not keep_cache or policy.zones != self._policy.zones:
             self._forget_all()
         self._policy = replace(policy, generation=self._policy.generation + 1)
         self._rows.clear()
+        self.express.load(self._policy)
         self._datagrams.forget()
         self._datagrams.has_exemptions = any(row.exemptions for row in policy.clients.all_rows())
 
     def flush(self, zone: Name | None) -> Iterator[int]:
         """Forget cached answers; see the protocol."""
+        self.hand_over(math.inf)
         if zone is None:
             yield len(self._cache)
             self._forget_all()
@@ -167,6 +177,8 @@ class PureEngine:
             if len(self._rows) >= CLIENTS_KNOWN:
                 self._rows.clear()
             row = self._rows[client] = self._policy.clients.find(address(client))
+            if row is not None:
+                self.express.welcome(client, row)
             return row
 
     def _local_answer(
@@ -325,11 +337,42 @@ class PureEngine:
 
     def _ask(self, waiter: Waiter, wanted: bytes, has_stale: bool) -> Answered | Forward | Joined:
         query, forward = waiter.query, self._pending.find(wanted)
+        if isinstance(forward, Quick):
+            forward = self.adopt(forward)
+            self._on_forward(forward)
         if forward is not None:
             return Joined() if self._pending.join(forward, waiter) else self._overloaded(waiter)
         zone = self._policy.zone(query.name)
         forward = Forward(wanted, query.name, query.qtype, query.do, query.cd, zone, waiter.since, [waiter], has_stale)
         return forward if self._pending.begin(forward) else self._overloaded(waiter)
+
+    def adopt(self, quick: Quick) -> Forward:
+        """Return what was asked the short way as a question to go on with."""
+        query, client = parse(quick.message), quick.client[0]
+        row = self.row(client)
+        assert row is not None  # noqa: S101 - the policy is the one under which it was asked
+        verdict = Verdict(Action.FORWARDED, row.group)
+        reply = partial(self._datagrams.send, quick.sock, quick.client)
+        waiter = Waiter(query, row, verdict, self._policy.generation, client, Transport.UDP, quick.since, reply)
+        forward = Forward(
+            quick.key, query.name, query.qtype, query.do, query.cd, quick.zone, quick.since, [waiter], sent=quick
+        )
+        self._pending.adopt(forward)
+        return forward
+
+    def hand_over(self, before: float) -> bool:
+        """Hand over what was asked the short way before then; see the protocol."""
+        for each in list(self._pending.by_key.values()):
+            if isinstance(each, Quick):
+                if each.since >= before:
+                    return True
+                self._on_forward(self.adopt(each))
+        return False
+
+    def _unpack(self, wanted: bytes, packed: Packed) -> Entry | None:
+        octets, _lifetime, born = packed
+        qtype = int.from_bytes(wanted[-KEY_TAIL:-1], "big")
+        return plain.read(octets, wanted[:-KEY_TAIL], qtype, born, self._settings.limits)
 
     def _overloaded(self, waiter: Waiter) -> Answered:
         octets = answer.failure(waiter.query, codes.EDE_NETWORK_ERROR, "too many questions in flight")

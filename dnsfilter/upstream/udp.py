@@ -60,6 +60,20 @@ class Receiver(Protocol[T]):
         """All responses that had come were handed over."""
 
 
+class Express(Protocol):
+    """Who takes the responses to what it sent itself."""
+
+    def begin(self) -> Callable[[Quick, bytes], bool]:
+        """Begin a batch of responses; return what takes each, or says that it is not that simple."""
+
+    def end(self) -> None:
+        """All responses that had come were handed over."""
+
+
+def _never(_quick: Quick, _octets: bytes) -> bool:
+    return False
+
+
 @dataclass(slots=True, eq=False)
 class _Port(Generic[T]):
     sock: socket.socket
@@ -85,7 +99,7 @@ class UdpPool(Generic[T]):
         self._drawn: Iterator[tuple[int, bytes]] = iter(())
         self._unsent: list[tuple[_Port[T], bytes]] = []
         self.ignored = 0  # responses that answer nothing that was asked
-        self.on_quick: Callable[[Quick, bytes], bool] | None = None  # takes a response; False: it is not that simple
+        self.express: Express | None = None
 
     def send(self, rest: bytes, question: bytes, purpose: T, now: float) -> Exchange[T]:
         """Have a query sent at the end of this turn of the loop, and return its exchange.
@@ -200,7 +214,8 @@ class UdpPool(Generic[T]):
 
     def _read(self) -> None:
         assert self._epoll is not None  # noqa: S101
-        by_fd, on_quick = self._by_fd, self.on_quick
+        by_fd, express = self._by_fd, self.express
+        on_quick = _never if express is None else express.begin()
         for fd, _events in self._epoll.poll(0, POOL):
             port = by_fd.get(fd)
             if port is None:
@@ -213,8 +228,10 @@ class UdpPool(Generic[T]):
                 self._refuse(port)
                 continue
             exchange = port.waiting.pop(octets[:2], None)
-            if exchange.__class__ is not Quick or not on_quick(exchange, octets):  # type: ignore[arg-type,misc]
+            if exchange.__class__ is not Quick or not on_quick(exchange, octets):
                 self._take(port, exchange, octets)
+        if express is not None:
+            express.end()
         self._receiver.on_batch_end()
 
     def _take(self, port: _Port[T], exchange: Exchange[T] | Quick | None, octets: bytes) -> None:
