@@ -132,6 +132,8 @@ def gather(loaded: Loaded, request: Request, store: Store, read_at: float) -> li
     found = []
     for name in used_lists(loaded):
         entry = loaded.config.lists.get(name)
+        if entry is not None and entry.addresses is not None:
+            continue  # it has no names: nothing to judge
         if entry is None:
             found.append(shipped(builtin[name], read_at))
         elif entry.url is not None:

@@ -21,20 +21,21 @@ from dnsfilter.config import lint
 from dnsfilter.config.load import Loaded, load
 from dnsfilter.config.prefixes import Prefixes
 from dnsfilter.config.problems import ConfigError, Problem
-from dnsfilter.config.schema import DEFAULT_GROUP, Config, Group
+from dnsfilter.config.schema import DEFAULT_GROUP, Config, Group, ListConfig
 from dnsfilter.config.sets import expand
-from dnsfilter.config.values import Address
+from dnsfilter.config.values import Address, Upstream
+from dnsfilter.core import addresses
 from dnsfilter.core.clients import ClientRow, Network, Style
 from dnsfilter.core.exemptions import Exemption
 from dnsfilter.core.index import Builder, Chunk, Index
 from dnsfilter.core.names import ancestry, to_text
-from dnsfilter.core.policy import CANARY, Policy
+from dnsfilter.core.policy import CANARY, REBINDING, Policy
 from dnsfilter.core.rules import Rules
 from dnsfilter.core.special import CANARIES
 from dnsfilter.lists import source
 from dnsfilter.lists.errors import BadList
 from dnsfilter.lists.store import Store
-from dnsfilter.settings import Endpoint, ListState, Request, Settings
+from dnsfilter.settings import Endpoint, ListState, Request, Resolver, Settings
 from dnsfilter.snapshot import IN_FORCE, BadSnapshot, Head, Reader, policy_of, write
 
 SAMPLES = 8  # names of each list that readiness checks may ask for
@@ -55,14 +56,25 @@ class Inputs:
     loaded: Loaded
     sources: list[Source]
     store: Store
-    upstreams: tuple[Endpoint, ...]
+    upstreams: tuple[Resolver, ...]
+    read_at: float  # seconds since the epoch
+    ca_hash: str = field(init=False)  # of the certificates in `resolve.ca_file`; empty: none
     hash: str = field(init=False)
 
     def __post_init__(self) -> None:
         given = self.request
+        self.ca_hash = self._ca_hash()
         parts = [__version__, self.loaded.text, f"{given.config} {given.listen} {given.upstream}", str(self.upstreams)]
-        parts += [admission.guards().version, *(each.inputs for each in self.sources)]
+        parts += [admission.guards().version, *(each.inputs for each in self.sources), self.ca_hash]
         self.hash = hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+    def _ca_hash(self) -> str:
+        """Return the hash of the certificates: others are taken over by a reload."""
+        file = self.loaded.config.resolve.ca_file
+        try:
+            return "" if file is None else hashlib.sha256(file.read_bytes()).hexdigest()
+        except OSError:
+            return ""
 
 
 @dataclass(slots=True)
@@ -90,8 +102,8 @@ def read(request: Request) -> Inputs:
     """Read configuration and lists. Raises ConfigError."""
     loaded = configuration(request)
     found = upstreams(loaded, Path(request.resolv_conf))
-    store = Store(state_of(loaded, request))
-    return Inputs(request, loaded, admission.gather(loaded, request, store, time.time()), store, found)
+    store, read_at = Store(state_of(loaded, request)), time.time()
+    return Inputs(request, loaded, admission.gather(loaded, request, store, read_at), store, found, read_at)
 
 
 def configuration(request: Request) -> Loaded:
@@ -106,12 +118,33 @@ def state_of(loaded: Loaded, request: Request) -> Path:
     return loaded.config.state if request.state is None else Path(request.state)
 
 
-def upstreams(loaded: Loaded, resolv_conf: Path) -> tuple[Endpoint, ...]:
+def resolver(one: Upstream) -> Resolver:
+    """Return an upstream of the configuration as settings have it."""
+    return Resolver(one.transport, one.host, one.port, one.server_name, one.path)
+
+
+def plain(resolvers: Iterable[Resolver]) -> tuple[Endpoint, ...]:
+    """Return those that are asked without encryption: who may be asked before anything else is known."""
+    return tuple((one.host, one.port) for one in resolvers if one.transport == "udp")
+
+
+def bootstrap(config: Config, upstreams: Iterable[Resolver]) -> tuple[Endpoint, ...]:
+    """Return who looks up the host names that we ourselves need.
+
+    upstreams: those of names in no zone of `forward`, of which the plain ones are asked where the configuration
+    names nobody.
+    """
+    if config.resolve.bootstrap is not None:
+        return tuple((one.host, one.port) for one in config.resolve.bootstrap)
+    return plain(upstreams)
+
+
+def upstreams(loaded: Loaded, resolv_conf: Path) -> tuple[Resolver, ...]:
     """Return the resolvers to ask: as configured, else the system's. Raises ConfigError."""
     config = loaded.config
     if config.upstreams is not None:
-        return tuple((each.host, each.port) for each in config.upstreams)
-    found = []
+        return tuple(map(resolver, config.upstreams))
+    found: list[Endpoint] = []
     try:
         lines = resolv_conf.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -134,7 +167,7 @@ def upstreams(loaded: Loaded, resolv_conf: Path) -> tuple[Endpoint, ...]:
         place = loaded.places.place("upstreams")
         remedy = "write the resolvers to ask: upstreams: [192.0.2.53]"
         raise ConfigError([Problem(place.file, place.line, problem, remedy)])
-    return tuple(found)
+    return tuple(Resolver("udp", *each) for each in dict.fromkeys(found))
 
 
 def build(inputs: Inputs) -> Built:
@@ -155,8 +188,11 @@ def build(inputs: Inputs) -> Built:
         warnings += found.warnings
     if reasons:
         raise ListErrors(reasons, inputs.loaded)
-    names = (*(each.name for each in inputs.sources), CANARY)
-    builder.block(len(names) - 1, Rules(suffix=list(CANARIES)))
+    ranges = _address_lists(config)
+    states += [_address_state(name, entry, inputs.read_at) for name, entry in ranges.items()]
+    guarded = (REBINDING,) if config.resolve.rebind_protection else ()
+    names = (*(each.name for each in inputs.sources), *ranges, CANARY, *guarded)
+    builder.block(names.index(CANARY), Rules(suffix=list(CANARIES)))
     for number, group in enumerate(config.groups.values()):
         builder.allow(number, group.allow_names)
     if not inputs.store.is_readable():
@@ -178,7 +214,7 @@ def build(inputs: Inputs) -> Built:
         hash=digest[:16],
         config_text=inputs.loaded.text,
         warnings=tuple(warnings),
-        settings=_settings(config, inputs.upstreams),
+        settings=_settings(config, inputs.upstreams, inputs.ca_hash),
         lists=tuple(states),
         policy=policy,
         ends={each.id: each.end for each in config.exemptions.entries},
@@ -227,14 +263,60 @@ def _state(each: Admitted) -> ListState:
     )
 
 
-def _settings(config: Config, upstreams: tuple[Endpoint, ...]) -> Settings:
-    groups = [upstreams, *(tuple((each.host, each.port) for each in zone.upstreams) for zone in config.forward)]
+def _address_lists(config: Config) -> dict[str, ListConfig]:
+    return {name: entry for name, entry in config.lists.items() if entry.addresses is not None}
+
+
+def _networks(entry: ListConfig) -> list[str]:
+    """Return the ranges of an address list as text, each once."""
+    return sorted(set(map(str, entry.addresses or ())))
+
+
+def _address_state(name: str, entry: ListConfig, read_at: float) -> ListState:
+    networks = _networks(entry)
+    return ListState(
+        name=name,
+        source="configuration",
+        path="",
+        stamp="",
+        format="addresses",
+        match="as written",
+        mode=entry.mode,
+        sha256=hashlib.sha256("\n".join(networks).encode()).hexdigest(),
+        entries=len(networks),
+        skipped_lines=0,
+        skipped=(),
+        samples=(),
+        checked_at=read_at,
+        changed_at=read_at,
+    )
+
+
+def _ranges(config: Config, bits: dict[str, int]) -> list[list[Any]]:
+    """Return the ranges that answers are judged by: network, and the mask of the lists that name it."""
+    masks: dict[str, int] = {}
+    for name, entry in _address_lists(config).items():
+        for network in _networks(entry):
+            masks[network] = masks.get(network, 0) | bits[name]
+    if REBINDING in bits:
+        for network in map(str, addresses.PRIVATE):
+            masks[network] = masks.get(network, 0) | bits[REBINDING]
+    return [[network, mask] for network, mask in sorted(masks.items())]
+
+
+def _settings(config: Config, upstreams: tuple[Resolver, ...], ca_hash: str) -> Settings:
+    groups = [upstreams, *(tuple(map(resolver, zone.upstreams)) for zone in config.forward)]
     return Settings(
         state=str(config.state),
         dns=tuple((each.host, each.port) for each in config.listen.dns),
         admin=None if config.listen.admin is None else (config.listen.admin.host, config.listen.admin.port),
         metrics=None if config.listen.metrics is None else (config.listen.metrics.host, config.listen.metrics.port),
         upstream_groups=tuple(groups),
+        strategy=config.resolve.strategy,
+        bootstrap=bootstrap(config, upstreams),
+        ca_file=str(config.resolve.ca_file or ""),
+        ca_hash=ca_hash,
+        random_case=config.resolve.random_case,
         timeout_s=config.resolve.timeout_s,
         deadline_s=config.resolve.deadline_s,
         max_concurrent=config.resolve.max_concurrent,
@@ -242,6 +324,8 @@ def _settings(config: Config, upstreams: tuple[Endpoint, ...]) -> Settings:
         max_ttl=config.cache.max_ttl_s,
         max_negative_ttl=config.cache.max_negative_ttl_s,
         serve_stale=config.cache.serve_stale_s,
+        rate_limit=config.rate_limit.queries_per_second,
+        rate_limit_exempt=tuple(map(str, config.rate_limit.exempt)),
         log_level=config.log.level,
     )
 
@@ -251,6 +335,9 @@ def _policy(inputs: Inputs, names: tuple[str, ...]) -> dict[str, Any]:
     config, builtin = inputs.loaded.config, inputs.loaded.builtin
     bits = {name: 1 << number for number, name in enumerate(names)}
     observed = sum(bits[each.name] for each in inputs.sources if each.mode == "observe")
+    observed |= sum(bits[name] for name, entry in _address_lists(config).items() if entry.mode == "observe")
+    # The guard against rebinding is no part of the ban: all are under it, and no exemption lifts it.
+    guard, guards = bits.get(REBINDING, 0), tuple((bits[name], name) for name in (REBINDING,) if name in bits)
 
     def mask(refs: Iterable[str]) -> int:
         return sum(bits[name] for name in expand(config, builtin, refs))
@@ -263,9 +350,9 @@ def _policy(inputs: Inputs, names: tuple[str, ...]) -> dict[str, Any]:
         return ClientRow(
             group=name,
             style=Style(group.answer or config.blocking.answer),
-            enforced=enforced,
+            enforced=enforced | guard,
             observed=all_bits & ~enforced,
-            order=order,
+            order=(*order, *guards),
             allow=allow,
             allow_lists=mask(group.allow_lists),
             canary=bits[CANARY] if enforced or only_enforced else 0,
@@ -291,6 +378,8 @@ def _policy(inputs: Inputs, names: tuple[str, ...]) -> dict[str, Any]:
             "text": config.blocking.text,
         },
         "zones": {zone.zone.hex(): number for number, zone in enumerate(config.forward, 1)},
+        "addresses": _ranges(config, bits),
+        "private_zones": sorted({name.hex() for name in config.resolve.private_domains}) if guard else [],
         "protected": sorted(name.hex() for name in config.protected),
         "allow": {name: sorted(each.hex() for each in group.allow_names) for name, group in config.groups.items()},
     }
@@ -350,6 +439,7 @@ def _snapshot(request: Request) -> dict[str, Any]:
     state = state_of(inputs.loaded, request)
     current = state / IN_FORCE
     checked_at = {each.name: each.checked_at for each in inputs.sources if each.octets is not None}
+    checked_at |= dict.fromkeys(_address_lists(inputs.loaded.config), inputs.read_at)
     if _is_built_from(current, inputs.hash):
         return {"snapshot": str(current), "checked_at": checked_at}
     fresh = state / f"{os.getpid()}.snapshot"

@@ -13,6 +13,11 @@ _KEYS = {
     "admin": "listen.admin",
     "metrics": "listen.metrics",
     "upstream_groups": "upstreams or forward",
+    "strategy": "resolve.strategy",
+    "bootstrap": "resolve.bootstrap or upstreams",
+    "ca_file": "resolve.ca_file",
+    "ca_hash": "the certificates in resolve.ca_file",
+    "random_case": "resolve.random_case",
     "timeout_s": "resolve.timeout",
     "deadline_s": "resolve.deadline",
     "max_concurrent": "resolve.max_concurrent",
@@ -20,6 +25,8 @@ _KEYS = {
     "max_ttl": "cache.max_ttl",
     "max_negative_ttl": "cache.max_negative_ttl",
     "serve_stale": "cache.serve_stale",
+    "rate_limit": "rate_limit.queries_per_second",
+    "rate_limit_exempt": "rate_limit.exempt",
     "log_level": "log.level",
 }
 
@@ -101,6 +108,7 @@ def _granted(head: Head) -> Mapping[str, Any]:
 def _rest(old: Head, new: Head) -> Iterator[str]:
     labels = {"blocking": "how blocked questions are answered", "access": "who may ask"}
     labels |= {"protected": "the protected names", "zones": "the forward zones"}
+    labels |= {"private_zones": "resolve.private_domains"}
     yield from (f"{label} changed" for key, label in labels.items() if old.policy[key] != new.policy[key])
     before, after = asdict(old.settings), asdict(new.settings)
     yield from (f"{_KEYS[key]} changed" for key in before if before[key] != after[key] and key not in FIXED)

@@ -3,6 +3,7 @@
 Used by `dnsfilter explain` on a policy built from files, and by the running server on its own.
 """
 
+import ipaddress
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,8 +13,9 @@ from dnsfilter.core import answer
 from dnsfilter.core.cache import Entry
 from dnsfilter.core.clients import ClientRow, address
 from dnsfilter.core.exemptions import Exemption
+from dnsfilter.core.listed import look_up
 from dnsfilter.core.names import Name, ancestry, to_text
-from dnsfilter.core.policy import REFUSED, Action, Policy, Verdict, decide, decide_chain
+from dnsfilter.core.policy import REFUSED, Action, Policy, Verdict, decide, decide_addresses, decide_chain
 from dnsfilter.core.wire import build, codes
 from dnsfilter.core.wire.query import Query, parse
 
@@ -64,8 +66,10 @@ def chain_verdict(policy: Policy, asked: Asked, verdict: Verdict, entry: Entry) 
     """Judge the names that an upstream's answer leads to."""
     if asked.row is None or verdict.action in (Action.BLOCKED, Action.LOCAL):
         return verdict
-    chain = [(name, policy.index.find(name)) for name in entry.chain]
-    return decide_chain(policy, asked.row, verdict, chain, asked.wall)
+    look_up(entry, policy)
+    chain = zip(entry.chain, entry.sets, strict=True)
+    verdict = decide_chain(policy, asked.row, verdict, chain, asked.wall)
+    return decide_addresses(policy, asked.row, verdict, asked.name, entry.addresses, asked.wall)
 
 
 def question(name: Name, qtype: int) -> bytes:
@@ -80,6 +84,7 @@ def describe(policy: Policy, asked: Asked, verdict: Verdict) -> Json:
     row = asked.row
     decided = verdict.via or asked.name
     hit = policy.index.hit(decided)
+    named = hit.names if verdict.address is None else policy.addresses.find(verdict.address)
     query = parse(question(asked.name, asked.qtype))
     return {
         "name": to_text(asked.name),
@@ -91,10 +96,11 @@ def describe(policy: Policy, asked: Asked, verdict: Verdict) -> Json:
         "other_networks": list(_other_networks(policy, asked)),
         "verdict": verdict.action,
         "list": verdict.list_name or None,
-        "lists": [name for number, name in enumerate(policy.lists) if hit.names >> number & 1],
+        "lists": [name for number, name in enumerate(policy.lists) if named >> number & 1],
         "group_lists": _used(policy, row),
         "unblocked_by_protected": bool(hit.names & ~hit.blocks & (row.enforced | row.observed)) if row else False,
         "via": None if verdict.via is None else to_text(verdict.via),
+        "address": None if verdict.address is None else str(ipaddress.ip_address(verdict.address)),
         "candidates": [to_text(name) for name in ancestry(decided)][:-1],
         "exemption": verdict.exemption or None,
         "exemptions": [_exemption(policy, each, asked.wall) for each in (row.exemptions if row else ())],

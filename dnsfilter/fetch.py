@@ -51,14 +51,9 @@ class Resolvers:
 def resolvers(loaded: Loaded, request: Request) -> Resolvers:
     """Return who is to be asked. Raises ConfigError."""
     config = loaded.config
-    bootstrap = config.resolve.bootstrap
-    default: Sequence[Endpoint]
-    if bootstrap is None:
-        default = build.upstreams(loaded, Path(request.resolv_conf))
-    else:
-        default = [(each.host, each.port) for each in bootstrap]
-    zones = {zone.zone: [(each.host, each.port) for each in zone.upstreams] for zone in config.forward}
-    return Resolvers(default, zones)
+    upstreams = () if config.resolve.bootstrap else build.upstreams(loaded, Path(request.resolv_conf))
+    zones = {zone.zone: build.plain(map(build.resolver, zone.upstreams)) for zone in config.forward}
+    return Resolvers(build.bootstrap(config, upstreams), zones)
 
 
 async def run(request: Request, names: Collection[str] | None, tell: Tell) -> None:

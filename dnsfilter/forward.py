@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dnsfilter.core.health import SHORTEST_PATIENCE_S
+from dnsfilter.core.names import Name
 from dnsfilter.core.wire import build, codes
 from dnsfilter.engine.interface import Clock, Completed, Engine, Forward, Quick, Rejected, Reply
 from dnsfilter.upstream.group import Strategy, Upstream, UpstreamGroup
@@ -102,6 +103,15 @@ class Forwarder:
         if self._outbox:  # no upstream could be asked at all, or there was no need to wait for one
             self.on_batch_end()
 
+    def try_out(self, upstream: Upstream, name: Name) -> None:
+        """Ask one upstream for a name, only to learn whether it answers, and what becomes of the question."""
+        now = self._now()
+        forward = Forward(b"", name, codes.A, do=False, cd=False, zone=0, since=now, waiters=[], is_out=False)
+        attempt = _Attempt(forward, UpstreamGroup([upstream]), now + self._deadline_s, math.inf)
+        self._attempts.add(attempt)
+        self.watch()
+        self._try_next(attempt, now)
+
     def _begin(self, forward: Forward) -> _Attempt:
         group = self.groups[forward.zone if forward.zone < len(self.groups) else 0]
         stale_at = forward.since + STALE_AFTER_S if forward.has_stale else math.inf
@@ -123,10 +133,9 @@ class Forwarder:
         attempt.open.append(ask)
         return exchange
 
-    def _taken_over(self, exchange: Exchange[Ask] | Quick) -> Exchange[Ask]:
-        if isinstance(exchange, Exchange):
-            return exchange
-        return self._resume(self._begin(self._engine.adopt(exchange)), exchange)
+    def take_over(self, quick: Quick) -> Exchange[Ask]:
+        """Go on with what the engine has asked itself, and return its exchange."""
+        return self._resume(self._begin(self._engine.adopt(quick)), quick)
 
     @property
     def in_flight(self) -> int:
@@ -144,18 +153,18 @@ class Forwarder:
 
     # ---- what the pools tell ----
 
-    def on_response(self, exchange: Exchange[Ask] | Quick, octets: bytes) -> None:
+    def on_response(self, exchange: Exchange[Ask], octets: bytes) -> None:
         """Take a response over UDP."""
-        ask = self._taken_over(exchange).purpose
+        ask = exchange.purpose
         # That the answer is too large for UDP is known already, where it is fetched by TCP.
         if not (ask.attempt.forward.by_tcp and octets[2] & codes.TC):
             self.on_answer(ask, octets)
         else:
             self._end(ask)
 
-    def on_refused(self, exchange: Exchange[Ask] | Quick) -> None:
+    def on_refused(self, exchange: Exchange[Ask]) -> None:
         """Nobody listens there."""
-        self.on_failed(self._taken_over(exchange).purpose, "unreachable")
+        self.on_failed(exchange.purpose, "unreachable")
 
     def on_answer(self, ask: Ask, octets: bytes) -> None:
         """Take a response that answers the question, whatever it says."""
@@ -311,6 +320,9 @@ class Forwarder:
     def _sweep_once(self, now: float) -> None:
         for attempt in list(self._attempts):
             self._note_silent(attempt.open, now)
+            if attempt.forward.is_given_up:
+                self._finish(attempt)
+                continue
             if now >= attempt.deadline:
                 self._give_up(attempt, now)
                 continue

@@ -9,6 +9,7 @@ from http import HTTPStatus
 
 from dnsfilter import __version__, explain, readiness, workers
 from dnsfilter.admin import Page, Pages, Server, json_page
+from dnsfilter.connecting import Upstreams
 from dnsfilter.control import Command, Json, Tell
 from dnsfilter.core.cache import ChainError, Limits, from_response
 from dnsfilter.core.names import BadName, from_text
@@ -20,8 +21,7 @@ from dnsfilter.listen.stream import StreamListeners
 from dnsfilter.observe import metrics
 from dnsfilter.refreshing import Refresher
 from dnsfilter.reloading import Reloader
-from dnsfilter.settings import Endpoint
-from dnsfilter.upstream.group import BUCKETS, REASONS, Upstream
+from dnsfilter.upstream.group import BUCKETS, REASONS
 from dnsfilter.workers import Listener, endpoint_text
 
 ENGINE = "python"
@@ -43,7 +43,7 @@ class Operations:
     reloader: Reloader
     listeners: Sequence[Listener]
     admin: Mapping[str, Server]
-    upstreams: Mapping[Endpoint, Upstream] = field(default_factory=dict)
+    upstreams: Upstreams
     samples: Sequence[readiness.Sample] = ()
     last_reasons: list[str] | None = None  # None: not asked yet
     started_at: float = field(default_factory=time.time)
@@ -83,6 +83,8 @@ class Operations:
         for group in self.forwarder.groups:
             if not any(upstream.health.is_up for upstream in group.upstreams):
                 found["upstreams"] = f"none answers of {', '.join(upstream.name for upstream in group.upstreams)}"
+        if loops := self.upstreams.loops:
+            found["loop"] = f"what they are asked comes back to us: {', '.join(loops)}"
         return found
 
     # ---- pages ----
@@ -122,7 +124,7 @@ class Operations:
                     durations=list(each.durations),
                     duration_sum_s=each.duration_sum_s,
                 )
-                for each in self.upstreams.values()
+                for each in self.upstreams.known.values()
             ],
             lists=[
                 metrics.ListCounts(
@@ -184,7 +186,7 @@ class Operations:
             ],
             "upstreams": [
                 {"name": each.name, "healthy": each.health.is_up, "queries": each.queries, "failures": each.failures}
-                for each in self.upstreams.values()
+                for each in self.upstreams.known.values()
             ],
             "exemption_ends": dict(reloader.head.ends),
             "in_flight": self.forwarder.in_flight,

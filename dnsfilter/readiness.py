@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from dnsfilter.core import answer
 from dnsfilter.core.clients import Address, ClientRow
 from dnsfilter.core.names import BadName, Name, from_text
-from dnsfilter.core.policy import Action, Policy, decide
+from dnsfilter.core.policy import REBINDING, Action, Policy, decide
 from dnsfilter.core.wire import codes
 from dnsfilter.core.wire.framing import frame
 from dnsfilter.core.wire.query import parse
@@ -37,9 +37,10 @@ def samples(policy: Policy, lists: Iterable[ListState]) -> Iterator[Sample]:
     """Yield a sample for each group that enforces a list and that anybody can be in."""
     every = tuple(lists)
     clients: dict[str, list[tuple[str, ClientRow]]] = {}
+    nameless = {REBINDING, *(each.name for each in every if each.format == "addresses")}
     for address in _addresses(policy):
         row = policy.clients.find(address)
-        if row is not None and row.enforced:
+        if row is not None and any(bit & row.enforced and name not in nameless for bit, name in row.order):
             clients.setdefault(row.group, []).append((str(address), row))
     for group, found in clients.items():
         found.sort(key=lambda each: bool(each[1].exemptions))

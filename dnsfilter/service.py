@@ -9,33 +9,34 @@ import time
 from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import replace
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, TextIO
 
 from dnsfilter import __version__, child, readiness, workers
 from dnsfilter.admin import Server
+from dnsfilter.connecting import Upstreams
 from dnsfilter.control import ControlServer, StateInUse, lock
 from dnsfilter.core.cache import Limits
 from dnsfilter.core.index import Index
+from dnsfilter.core.limits import RateLimit
 from dnsfilter.engine.interface import Forward
 from dnsfilter.engine.pure import PureEngine
 from dnsfilter.engine.pure import Settings as EngineSettings
-from dnsfilter.forward import Ask, Forwarder
+from dnsfilter.forward import Forwarder
 from dnsfilter.listen.stream import CONNECTIONS, IDLE_S, StreamListeners
 from dnsfilter.operations import ENGINE, Operations
 from dnsfilter.refreshing import Refresher
 from dnsfilter.reloading import Reloader, keep, sweep_out
-from dnsfilter.settings import Endpoint, Request, Settings
+from dnsfilter.settings import Request, Settings
 from dnsfilter.snapshot import IN_FORCE, Head, policy_of
-from dnsfilter.upstream.group import Upstream, UpstreamGroup
-from dnsfilter.upstream.tcp import Conversations
-from dnsfilter.upstream.udp import POOL, UdpPool
 from dnsfilter.workers import CannotListen, Listener, endpoint_text
 
 log = logging.getLogger(__name__)
 
 CACHE_OCTETS_PER_ENTRY = 1_024
 SWEEP_S = 1.0
+OURSELVES = ("127.0.0.0/8", "::1/128")  # where readiness checks come from: no rate limit
 DRAIN_S = 0.5  # beyond the deadline of questions, for those who are told at it
 _M_MMAP_THRESHOLD = -3  # of mallopt(3)
 
@@ -155,7 +156,6 @@ class Service:
         self._opened = opened
         self._tasks: set[asyncio.Task[object]] = set()
         self._servers: list[asyncio.Server] = []
-        self._retired: list[Upstream] = []  # no longer configured, open until their questions are over
         limits = Limits(
             entries=settings.cache_entries,
             octets=settings.cache_entries * CACHE_OCTETS_PER_ENTRY,
@@ -166,6 +166,8 @@ class Service:
         engine_settings = EngineSettings(limits, settings.max_concurrent, IDLE_S)
         self._engine = PureEngine(engine_settings, policy_of(head, index), self._ask, now, time.time)
         self._forwarder = Forwarder(self._engine, settings.timeout_s, settings.deadline_s, now, time.time)
+        self._engine.express.on_first = self._forwarder.watch
+        self._upstreams = Upstreams(self._engine, self._engine.express, self._forwarder)
         most = min(CONNECTIONS, workers.descriptors() // 4)
         self._streams = StreamListeners(self._engine, self._ask, now, time.time, most)
         reloader = Reloader(request, built, head, self._adopt)
@@ -179,9 +181,10 @@ class Service:
             reloader=reloader,
             listeners=opened.listeners,
             admin=opened.admin,
+            upstreams=self._upstreams,
         )
         self._control = ControlServer(Path(settings.state), self._operations.commands())
-        self._connect(settings)
+        self._apply(settings)
         self._sample(head)
 
     def _ask(self, forward: Forward) -> None:
@@ -207,6 +210,7 @@ class Service:
         self._spawn(self._operations.refresher.watch())
         self._spawn(self._operations.watch_readiness())
         self._spawn(self._sweep())
+        self._spawn(self._upstreams.find_loops())
         loop.add_signal_handler(signal.SIGHUP, self.reload)
         for warning in reloader.head.warnings:
             log.warning("%s", warning)
@@ -232,8 +236,7 @@ class Service:
         await self._operations.reloader.close()
         self._streams.close()
         self._forwarder.close()
-        for upstream in (*self._operations.upstreams.values(), *self._retired):
-            upstream.close()
+        self._upstreams.close()
         await asyncio.gather(*(asyncio.to_thread(server.stop) for server in self._opened.admin.values()))
         self._opened.close()
 
@@ -258,40 +261,23 @@ class Service:
         old = self._engine.policy.index
         keep_cache = self._settings.upstream_groups == head.settings.upstream_groups
         self._settings = head.settings
-        self._connect(head.settings)
-        self._forwarder.configure(head.settings.timeout_s, head.settings.deadline_s)
+        self._apply(head.settings)
         logging.getLogger().setLevel(head.settings.log_level.upper())
         self._engine.load(policy_of(head, index), keep_cache=keep_cache)
         self._sample(head)
+        self._spawn(self._upstreams.find_loops())
         for _ in old.discard():
             await asyncio.sleep(0)
         return self._engine.policy.generation
 
-    def _connect(self, settings: Settings) -> None:
-        """Make the upstream groups, keeping what is known of the upstreams that stay."""
-        loop = asyncio.get_running_loop()
-        known, forwarder = self._operations.upstreams, self._forwarder
-        wanted = dict.fromkeys(endpoint for group in settings.upstream_groups for endpoint in group)
-        sockets = max(1, min(POOL, workers.descriptors() // 4 // len(wanted)))
-        if sockets < POOL:
-            log.warning("only %d sockets for each upstream: raise the limit on open files (LimitNOFILE=65536)", sockets)
-        upstreams = {each: known.get(each) or self._upstream(each, sockets) for each in wanted}
-        self._operations.upstreams = upstreams
-        forwarder.groups = [UpstreamGroup([upstreams[each] for each in g]) for g in settings.upstream_groups]
-        self._engine.express.links = {number: group.upstreams[0] for number, group in enumerate(forwarder.groups)}
-        self._engine.express.on_first = forwarder.watch
-        for endpoint, upstream in known.items():
-            if endpoint not in wanted:  # questions that are out may still be answered
-                self._retired.append(upstream)
-                loop.call_later(settings.deadline_s, self._retire)
-
-    def _upstream(self, endpoint: Endpoint, sockets: int) -> Upstream:
-        udp = UdpPool[Ask](*endpoint, asyncio.get_running_loop(), self._forwarder, sockets)
-        udp.express = self._engine.express
-        return Upstream(endpoint_text(endpoint), udp, Conversations(*endpoint, self._forwarder))
-
-    def _retire(self) -> None:
-        self._retired.pop(0).close()
+    def _apply(self, settings: Settings) -> None:
+        """Take over what is not of the policy and may change while serving."""
+        self._upstreams.connect(settings)
+        self._forwarder.configure(settings.timeout_s, settings.deadline_s, has_random_case=settings.random_case)
+        limit = None
+        if settings.rate_limit:
+            limit = RateLimit(settings.rate_limit, map(ip_network, (*OURSELVES, *settings.rate_limit_exempt)))
+        self._engine.limit(limit)
 
     def _sample(self, head: Head) -> None:
         """Find what readiness checks may ask for under the policy in force."""

@@ -7,6 +7,25 @@ Endpoint = tuple[str, int]  # address and port
 
 
 @dataclass(frozen=True, slots=True)
+class Resolver:
+    """An upstream as it is configured: whom to ask, and by which transport."""
+
+    transport: str  # "udp" (TCP where it is needed), "tls" (RFC 7858) or "https" (RFC 8484)
+    host: str  # an address, or a name that `bootstrap` looks up
+    port: int
+    server_name: str = ""  # that the certificate is for, and of the HTTP authority; empty: the host
+    path: str = ""  # of an https URL
+
+    @property
+    def name(self) -> str:
+        """The text for metrics and logs: 192.0.2.53:53, tls://192.0.2.55:853#dns.example."""
+        where = f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        if self.transport == "udp":
+            return where
+        return f"{self.transport}://{where}{self.path}{self.server_name and '#' + self.server_name}"
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything of the node. A change of what is in `FIXED` needs a restart."""
 
@@ -14,7 +33,12 @@ class Settings:
     dns: tuple[Endpoint, ...]
     admin: Endpoint | None
     metrics: Endpoint | None
-    upstream_groups: tuple[tuple[Endpoint, ...], ...]  # 0: the default; then one for each `forward` zone
+    upstream_groups: tuple[tuple[Resolver, ...], ...]  # 0: the default; then one for each `forward` zone
+    strategy: str  # in which order a group is asked: "strict", "load_balance", "parallel"
+    bootstrap: tuple[Endpoint, ...]  # who looks up the host names of upstreams and of remote lists
+    ca_file: str  # PEM file with whom certificates of upstreams must come from; empty: the system's
+    ca_hash: str  # of its content; empty: none
+    random_case: bool  # whether letters of questions to upstreams are in random case
     timeout_s: float
     deadline_s: float
     max_concurrent: int
@@ -22,6 +46,8 @@ class Settings:
     max_ttl: int  # seconds
     max_negative_ttl: int
     serve_stale: int
+    rate_limit: int  # queries a second for each client; 0: no limit
+    rate_limit_exempt: tuple[str, ...]  # networks without
     log_level: str
 
 

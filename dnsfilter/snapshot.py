@@ -16,12 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from dnsfilter.core.addresses import AddressRules
 from dnsfilter.core.clients import ClientRow, Clients, Prefixes, Style
 from dnsfilter.core.exemptions import Exemption
 from dnsfilter.core.index import CHUNK, Chunk, Hit, Index, Pair
 from dnsfilter.core.names import MAX_NAME
 from dnsfilter.core.policy import Blocking, Policy
-from dnsfilter.settings import ListState, Settings
+from dnsfilter.settings import ListState, Resolver, Settings
 
 IN_FORCE = "policy.snapshot"  # in the state directory: the one that serves, for the next start too
 
@@ -145,7 +146,11 @@ def _head(document: Json) -> Head:
                 "dns": _endpoints(settings["dns"]),
                 "admin": _endpoint(settings["admin"]),
                 "metrics": _endpoint(settings["metrics"]),
-                "upstream_groups": tuple(map(_endpoints, settings["upstream_groups"])),
+                "upstream_groups": tuple(
+                    tuple(Resolver(**one) for one in group) for group in settings["upstream_groups"]
+                ),
+                "bootstrap": _endpoints(settings["bootstrap"]),
+                "rate_limit_exempt": tuple(settings["rate_limit_exempt"]),
             }
         ),
         lists=tuple(
@@ -186,6 +191,8 @@ def policy_of(head: Head, index: Index) -> Policy:
             text=blocking["text"],
         ),
         zones={bytes.fromhex(zone): number for zone, number in data["zones"].items()},
+        addresses=AddressRules((ipaddress.ip_network(network), mask) for network, mask in data["addresses"]),
+        private_zones=frozenset(map(bytes.fromhex, data["private_zones"])),
     )
 
 

@@ -1,5 +1,6 @@
 """A configuration and its lists to a policy: what it decides, its hash, and what is refused."""
 
+import ipaddress
 import json
 import math
 import subprocess
@@ -10,15 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dnsfilter import build, snapshot
+from dnsfilter import build, changes, fetch, readiness, snapshot
 from dnsfilter.config.problems import ConfigError
-from dnsfilter.core.clients import address
+from dnsfilter.core.clients import ClientRow, address
 from dnsfilter.core.policy import Action, Policy, decide
-from dnsfilter.settings import Request
+from dnsfilter.settings import Request, Resolver
 from tests.core import reference
 from tests.core.make import name
 
@@ -30,12 +32,13 @@ BASE: dict[str, Any] = {
         "urgent": {"domains": ["new.example"]},
         "watch": {"domains": ["watched.example"], "mode": "observe"},
         "news": {"domains": ["news.example"]},
+        "edge": {"addresses": ["203.0.113.0/24", "2001:db8:bad::/48"]},
     },
     "protected": ["gouv.example"],
     "groups": {
         "managed": {
             "networks": ["192.0.2.0/24", "2001:db8:1::/48"],
-            "block": ["ministry", "hosts", "urgent", "watch"],
+            "block": ["ministry", "hosts", "urgent", "watch", "edge"],
             "allow": ["press.example"],
         },
         "labs": {"networks": ["192.0.2.64/26"], "block": ["ministry"], "answer": "nxdomain"},
@@ -143,11 +146,13 @@ NODE = [
     ("state", "elsewhere"),
     ("log", {"level": "debug"}),
     ("resolve", {"timeout": "1s", "deadline": "3s"}),
+    ("resolve", {"strategy": "parallel", "random_case": "on", "bootstrap": ["192.0.2.1"]}),
+    ("rate_limit", {"queries_per_second": 100}),
     ("cache", {"entries": 5, "max_ttl": "5m"}),
 ]
 
 
-@pytest.mark.parametrize(("path", "value"), NODE, ids=[each[0] for each in NODE])
+@pytest.mark.parametrize(("path", "value"), NODE, ids=[f"{path} {value}" for path, value in NODE])
 def test_the_hash_does_not_change_with_what_is_of_the_node(tmp_path: Path, path: str, value: object) -> None:
     found = built(tmp_path, changed(BASE, path, value)).head
     assert found.hash == built(tmp_path).head.hash
@@ -168,10 +173,14 @@ POLICY = [
     ("lists/urgent/match", "exact"),
     ("lists/urgent/mode", "observe"),
     ("lists/watch/mode", "enforce"),
+    ("lists/edge/addresses", ["203.0.113.0/25", "2001:db8:bad::/48"]),
+    ("lists/edge/mode", "observe"),
+    ("resolve", {"rebind_protection": "on"}),
+    ("resolve", {"rebind_protection": "on", "private_domains": ["corp.example"]}),
     ("protected", ["gouv.example", "bank.example"]),
     ("protected", None),
     ("groups/managed/networks", ["192.0.2.0/24"]),
-    ("groups/managed/block", ["hosts", "ministry", "urgent", "watch"]),
+    ("groups/managed/block", ["hosts", "ministry", "urgent", "watch", "edge"]),
     ("groups/managed/block", ["ministry"]),
     ("groups/managed/allow", ["press.example", "radio.example"]),
     ("groups/managed/allow", ["news"]),
@@ -255,7 +264,7 @@ def test_without_upstreams_those_of_resolv_conf_are_asked(
     tmp_path: Path, text: str, expected: list[tuple[str, int]]
 ) -> None:
     request = replace(write(tmp_path, changed(BASE, "upstreams", None)), resolv_conf=resolv_conf(tmp_path, text))
-    assert build.read(request).upstreams == tuple(expected)
+    assert build.read(request).upstreams == tuple(Resolver("udp", *each) for each in expected)
 
 
 @pytest.mark.parametrize(
@@ -285,14 +294,221 @@ def test_a_resolv_conf_that_is_not_there_names_no_nameserver(tmp_path: Path) -> 
         build.read(request)
 
 
+# Addresses in answers
+
+BAN_OF_ADDRESSES = {
+    "upstreams": ["192.0.2.53"],
+    "lists": {
+        "wide": {"addresses": ["203.0.113.0/24", "2001:db8:bad::/48", "::ffff:203.0.113.0/120"]},
+        "narrow": {"addresses": ["203.0.113.9", "203.0.113.0/24"]},
+        "trial": {"addresses": ["198.51.100.0/24"], "mode": "observe"},
+        "both": {"lists": ["names", "wide"]},
+        "names": {"domains": ["new.example"]},
+    },
+    "groups": {
+        "managed": {"networks": ["192.0.2.0/24"], "block": ["narrow", "both", "trial"]},
+        "inspected": {"networks": ["192.0.2.64/26"], "block": ["wide"], "mode": "observe"},
+        "default": {"block": []},
+    },
+    "exemptions": {"entries": [ENTRY | {"lists": ["both"], "networks": ["192.0.2.16/28"]}]},
+    "timezone": "UTC",
+}
+
+
+def row_of(policy: Policy, client: str) -> ClientRow:
+    row = policy.clients.find(address(client))
+    assert row is not None
+    return row
+
+
+def lists_of(policy: Policy, mask: int) -> set[str]:
+    """The names of the lists in a mask."""
+    return {name for number, name in enumerate(policy.lists) if mask >> number & 1}
+
+
+def hit(policy: Policy, text: str) -> set[str]:
+    return lists_of(policy, policy.addresses.find(ipaddress.ip_address(text).packed))
+
+
+@pytest.mark.parametrize(
+    ("told", "lists"),
+    [
+        pytest.param("203.0.113.9", {"wide", "narrow"}, id="in the ranges of two lists"),
+        pytest.param("203.0.113.8", {"wide", "narrow"}, id="in one range that two lists have"),
+        pytest.param("2001:db8:bad:1::1", {"wide"}, id="IPv6"),
+        pytest.param("198.51.100.1", {"trial"}, id="in the range of an observed list"),
+        pytest.param("203.0.114.0", set(), id="behind a range"),
+        pytest.param("10.0.0.1", set(), id="private, without the guard"),
+    ],
+)
+def test_an_address_is_named_by_the_lists_whose_ranges_contain_it(tmp_path: Path, told: str, lists: set[str]) -> None:
+    assert hit(built(tmp_path, BAN_OF_ADDRESSES).policy(), told) == lists
+
+
+def test_an_address_list_stands_in_groups_sets_and_exemptions_like_any_other(tmp_path: Path) -> None:
+    policy = built(tmp_path, BAN_OF_ADDRESSES).policy()
+    managed, inspected = row_of(policy, "192.0.2.9"), row_of(policy, "192.0.2.70")
+    assert [name for _, name in managed.order] == ["narrow", "names", "wide", "trial"]
+    assert lists_of(policy, managed.enforced) == {"narrow", "names", "wide"}
+    assert lists_of(policy, managed.observed) == {"trial"}
+    assert (lists_of(policy, inspected.enforced), lists_of(policy, inspected.observed)) == (set(), {"wide"})
+    [exemption] = row_of(policy, "192.0.2.17").exemptions
+    assert lists_of(policy, exemption.lists) == {"names", "wide"}
+    assert row_of(policy, "10.0.0.9").enforced == 0
+
+
+def test_an_address_list_adds_no_name_and_is_told_with_its_ranges(tmp_path: Path) -> None:
+    found = built(tmp_path, BAN_OF_ADDRESSES)
+    without = changed(BAN_OF_ADDRESSES, "lists", {"names": {"domains": ["new.example"]}})
+    for path in ("groups/managed/block", "exemptions"):
+        without = changed(without, path, ["names"] if path.startswith("groups") else None)
+    without = changed(without, "groups/inspected/block", [])
+    assert found.policy().index.count == built(tmp_path, without).policy().index.count
+    told = {each.name: each for each in found.head.lists}
+    assert {name: each.entries for name, each in told.items()} == {"names": 1, "wide": 2, "narrow": 2, "trial": 1}
+    wide = told["wide"]
+    assert (wide.source, wide.format, wide.mode, wide.samples) == ("configuration", "addresses", "enforce", ())
+    assert wide.checked_at == wide.changed_at > 0
+
+
+def test_the_order_in_which_ranges_are_written_changes_nothing(tmp_path: Path) -> None:
+    again = changed(BASE, "lists/edge/addresses", ["2001:db8:bad::/48", "203.0.113.0/24", "203.0.113.0/24"])
+    assert built(tmp_path, again).head.hash == built(tmp_path).head.hash
+
+
+def test_the_guard_against_rebinding_holds_for_everybody(tmp_path: Path) -> None:
+    guard = {"rebind_protection": "on", "private_domains": ["corp.example", "Lab.example."]}
+    found = built(tmp_path, changed(BAN_OF_ADDRESSES, "resolve", guard))
+    policy = found.policy()
+    assert policy.lists[-2:] == ("canary", "rebinding")
+    for row in policy.clients.all_rows():
+        assert "rebinding" in lists_of(policy, row.enforced), row.group
+        assert row.order[-1] == (1 << len(policy.lists) - 1, "rebinding")
+        assert all("rebinding" not in lists_of(policy, each.lists) for each in row.exemptions)
+    assert [hit(policy, each) for each in ("10.0.0.1", "::1", "203.0.113.9")] == [
+        {"rebinding"},
+        {"rebinding"},
+        {"wide", "narrow"},
+    ]
+    assert policy.private_zones == {name("corp.example"), name("lab.example")}
+    assert "rebinding" not in [each.name for each in found.head.lists]
+    assert row_of(policy, "10.0.0.9").canary == 0, "the guard is no ban"
+
+
+def test_without_the_guard_nothing_of_it_is_in_the_policy(tmp_path: Path) -> None:
+    policy = built(tmp_path, changed(BASE, "resolve", {"private_domains": ["corp.example"]})).policy()
+    assert policy.private_zones == frozenset()
+    assert "rebinding" not in policy.lists
+
+
+@pytest.mark.parametrize(
+    ("block", "groups"),
+    [
+        pytest.param([], [], id="nothing but the guard"),
+        pytest.param(["edge"], [], id="addresses alone"),
+        pytest.param(["edge", "urgent"], ["managed"], id="names too"),
+    ],
+)
+def test_a_group_without_listed_names_is_not_asked_for_one(tmp_path: Path, block: list[str], groups: list[str]) -> None:
+    config = changed(changed(BASE, "resolve", {"rebind_protection": "on"}), "groups/managed/block", block)
+    for group in ("labs", "inspected"):
+        config = changed(config, f"groups/{group}", None)
+    found = built(tmp_path, changed(config, "exemptions", None))
+    assert [each.group for each in readiness.samples(found.policy(), found.head.lists)] == groups
+
+
 # What a serving process is told
+
+
+def test_settings_say_how_upstreams_are_asked(tmp_path: Path) -> None:
+    authority = tmp_path / "ca.pem"
+    trustme.CA().cert_pem.write_to_path(str(authority))
+    config = changed(BASE, "upstreams", ["tls://192.0.2.55#dns.example", "https://dns.example/dns-query"])
+    resolve = {"strategy": "load_balance", "bootstrap": ["192.0.2.1"], "ca_file": "ca.pem", "random_case": "on"}
+    config = changed(
+        changed(config, "resolve", resolve), "forward", [{"zone": "a.example", "upstreams": ["192.0.2.60"]}]
+    )
+    config = changed(config, "rate_limit", {"queries_per_second": 50, "exempt": ["192.0.2.7", "2001:db8:7::/48"]})
+    found = built(tmp_path, config).head.settings
+    assert found.upstream_groups == (
+        (
+            Resolver("tls", "192.0.2.55", 853, "dns.example"),
+            Resolver("https", "dns.example", 443, path="/dns-query"),
+        ),
+        (Resolver("udp", "192.0.2.60", 53),),
+    )
+    assert (found.strategy, found.bootstrap, found.random_case) == ("load_balance", (("192.0.2.1", 53),), True)
+    assert found.ca_file == str(authority)
+    assert (found.rate_limit, found.rate_limit_exempt) == (50, ("192.0.2.7/32", "2001:db8:7::/48"))
+    default = built(tmp_path).head.settings
+    assert (default.strategy, default.ca_file, default.random_case) == ("strict", "", False)
+    assert (default.rate_limit, default.rate_limit_exempt) == (0, ())
+
+
+@pytest.mark.parametrize(
+    ("upstreams", "resolve", "expected"),
+    [
+        pytest.param(["192.0.2.53", "192.0.2.54:5353"], {}, [("192.0.2.53", 53), ("192.0.2.54", 5353)], id="all plain"),
+        pytest.param(["tls://192.0.2.55", "192.0.2.53"], {}, [("192.0.2.53", 53)], id="the plain ones"),
+        pytest.param(["tls://192.0.2.55"], {}, [], id="none is plain"),
+        pytest.param(["192.0.2.53"], {"bootstrap": ["192.0.2.1:5353"]}, [("192.0.2.1", 5353)], id="those named"),
+        pytest.param(None, {}, [("192.0.2.77", 53)], id="the system's"),
+    ],
+)
+def test_hosts_are_looked_up_by_those_named_for_it_else_by_plain_upstreams(
+    tmp_path: Path, upstreams: list[str] | None, resolve: dict[str, Any], expected: list[tuple[str, int]]
+) -> None:
+    config = changed(changed(BASE, "upstreams", upstreams), "resolve", resolve)
+    request = replace(write(tmp_path, config), resolv_conf=resolv_conf(tmp_path, "nameserver 192.0.2.77\n"))
+    assert build.build(build.read(request)).head.settings.bootstrap == tuple(expected)
+    asked = fetch.resolvers(build.configuration(request), request)
+    assert list(asked.default) == expected
+
+
+def test_hosts_of_lists_in_a_zone_are_asked_of_its_plain_upstreams(tmp_path: Path) -> None:
+    zone = {"zone": "intra.example", "upstreams": ["tls://192.0.2.60", "192.0.2.61"]}
+    request = write(tmp_path, changed(BASE, "forward", [zone]))
+    assert fetch.resolvers(build.configuration(request), request).zones == {
+        name("intra.example"): (("192.0.2.61", 53),)
+    }
+
+
+def test_other_certificates_in_the_same_file_are_another_input(tmp_path: Path) -> None:
+    authority = tmp_path / "ca.pem"
+    trustme.CA().cert_pem.write_to_path(str(authority))
+    config = changed(changed(BASE, "upstreams", ["tls://192.0.2.55"]), "resolve", {"ca_file": "ca.pem"})
+    before = build.read(write(tmp_path, config)).hash
+    assert build.read(write(tmp_path, config)).hash == before
+    trustme.CA().cert_pem.write_to_path(str(authority))
+    assert build.read(write(tmp_path, config)).hash != before
+
+
+TOLD: list[tuple[str, object, str]] = [
+    ("resolve", {"strategy": "parallel"}, "resolve.strategy changed"),
+    ("resolve", {"bootstrap": ["192.0.2.1"]}, "resolve.bootstrap or upstreams changed"),
+    ("resolve", {"random_case": "on"}, "resolve.random_case changed"),
+    (
+        "resolve",
+        {"rebind_protection": "on"},
+        "group 'labs' is treated otherwise: lists, allow, only, mode or answer",
+    ),
+    ("rate_limit", {"queries_per_second": 50}, "rate_limit.queries_per_second changed"),
+    ("rate_limit", {"exempt": ["192.0.2.1"]}, "rate_limit.exempt changed"),
+    ("upstreams", ["tls://192.0.2.55"], "upstreams or forward changed"),
+    ("lists/edge/addresses", ["203.0.113.0/25"], "list 'edge' changed: 2 entries before, 1 now"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "told"), TOLD, ids=[told for _, _, told in TOLD])
+def test_a_change_is_told_by_its_key(tmp_path: Path, path: str, value: object, told: str) -> None:
+    assert told in changes.between(built(tmp_path).head, built(tmp_path, changed(BASE, path, value)).head)
 
 
 def test_lists_that_nobody_uses_are_read_too_and_built_in_ones_only_where_named(tmp_path: Path) -> None:
     lists = [each.name for each in built(tmp_path).head.lists]
-    assert lists == ["ministry", "hosts", "urgent", "watch", "news"]
+    assert lists == ["ministry", "hosts", "urgent", "watch", "news", "edge"]
     config = changed(BASE, "groups/default/block", ["tiktok"])
-    assert [each.name for each in built(tmp_path, config).head.lists] == [*lists, "tiktok"]
+    assert {each.name for each in built(tmp_path, config).head.lists} == {*lists, "tiktok"}
 
 
 def test_a_list_is_told_with_its_source_its_size_and_what_was_skipped(tmp_path: Path) -> None:
@@ -316,7 +532,8 @@ def test_groups_of_upstreams_are_numbered_as_their_zones(tmp_path: Path) -> None
     ]
     head = built(tmp_path, changed(BASE, "forward", zones)).head
     policy = snapshot.policy_of(head, built(tmp_path).policy().index)
-    assert head.settings.upstream_groups == ((("192.0.2.53", 53),), (("192.0.2.60", 53),), (("192.0.2.61", 5353),))
+    asked = [[each.name for each in group] for group in head.settings.upstream_groups]
+    assert asked == [["192.0.2.53:53"], ["192.0.2.60:53"], ["192.0.2.61:5353"]]
     assert [policy.zone(name(each)) for each in ("example", "x.intra.example", "x.lab.intra.example")] == [0, 1, 2]
 
 

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any, get_args, get_origin
 from zoneinfo import ZoneInfo
 
+import certifi
 import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
@@ -180,6 +181,7 @@ def test_every_file_among_the_examples_is_used_by_one() -> None:
         pytest.param("allow-only", "10.40.0.1", "other.example", 1, "blocked", "only", id="any other name"),
         pytest.param("allow-only", "10.41.0.1", "other.example", 1, "observed", "only", id="a group on trial"),
         pytest.param("allow-only", "10.50.0.1", "other.example", 1, "forwarded", "", id="other clients"),
+        pytest.param("encrypted", "10.0.0.9", "www.tiktok.com", 1, "blocked", "tiktok", id="encrypted upstreams"),
     ],
 )
 def test_an_example_does_what_its_comments_say(
@@ -312,6 +314,11 @@ SOME_CHANGE = {
     "resolve.deadline": "6s",
     "resolve.max_concurrent": "2000",
     "resolve.bootstrap": "[192.0.2.54]",
+    "resolve.ca_file": certifi.where(),
+    "resolve.random_case": "on",
+    "resolve.rebind_protection": "on",
+    "resolve.private_domains": "[corp.example]",
+    "rate_limit": "{queries_per_second: 100}",
     "cache.entries": "10",
     "cache.max_ttl": "30m",
     "cache.max_negative_ttl": "1m",
@@ -480,7 +487,7 @@ def test_the_built_in_lists_are_described() -> None:
 STATE = metrics.State(
     version="1.0",
     engine="python",
-    counters=Counters({}, {}, [0] * (len(DURATIONS) + 1), 0.0, 0, 0),
+    counters=Counters({}, {}, [0] * (len(DURATIONS) + 1), 0.0, 0, 0, {}, {}),
     group_lists={"managed": ["tiktok", "canary", "only"]},
     upstreams=[
         metrics.UpstreamCounts(

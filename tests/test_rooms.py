@@ -20,7 +20,7 @@ ROOMS: dict[str, set[str]] = {
     "core": set(),
     "settings": set(),  # plain values that a snapshot carries to the serving process; knows nothing
     "engine": {"core"},
-    "upstream": {"core"},
+    "upstream": {"core", "engine"},  # for what the engine sends itself
     "listen": {"core", "engine"},
     "forward": {"core", "engine", "upstream"},
     "lists": {"core"},
@@ -39,13 +39,26 @@ ROOMS: dict[str, set[str]] = {
     "readiness": {"core", "engine", "explain", "settings", "workers"},  # asks as a client asks
     "reloading": {"changes", "child", "control", "core", "lists", "settings", "snapshot"},
     "refreshing": {"child", "control", "reloading", "settings"},
+    "connecting": {"core", "engine", "forward", "settings", "upstream", "workers"},
     "operations": {
-        *("admin", "control", "core", "engine", "explain", "forward", "listen", "observe", "readiness", "refreshing"),
-        *("reloading", "settings", "upstream", "workers"),
+        *(
+            "admin",
+            "connecting",
+            "control",
+            "core",
+            "engine",
+            "explain",
+            "forward",
+            "listen",
+            "observe",
+            "readiness",
+            "refreshing",
+        ),
+        *("reloading", "upstream", "workers"),
     },
     "service": {
-        *("admin", "child", "control", "core", "engine", "forward", "listen", "operations", "readiness", "refreshing"),
-        *("reloading", "settings", "snapshot", "upstream", "workers"),
+        *("admin", "child", "connecting", "control", "core", "engine", "forward", "listen", "operations", "readiness"),
+        *("refreshing", "reloading", "settings", "snapshot", "workers"),
     },
     "cli": {
         *("admission", "build", "changes", "child", "config", "control", "core", "explain", "fetch", "lists"),
@@ -64,7 +77,11 @@ CORE: dict[str, set[str]] = {
     "wire": {"names"},
     "index": {"names", "rules"},
     "clients": {"exemptions"},  # knows no names
-    "policy": {"clients", "exemptions", "index", "names"},  # knows no messages
+    "addresses": {"cache", "clients", "wire"},
+    "policy": {"addresses", "clients", "exemptions", "index", "names"},  # knows no messages
+    "listed": {"addresses", "cache", "policy"},
+    "limits": {"clients"},  # knows no questions
+    "suspicion": set(),
     "answer": {"clients", "policy", "special", "wire"},  # knows no lists and no cache
     "cache": {"names", "wire"},  # knows no policy and no upstreams
     "plain": {"cache", "names", "wire"},
@@ -95,6 +112,7 @@ THIRD_PARTIES: dict[str, set[str]] = {
     "pydantic": {"config"},
     "pydantic_core": {"config"},
     "prometheus_client": {"observe"},
+    "h2": {"upstream.doh"},
     "httpx": {"lists.download", "lists.https"},
     "tenacity": {"lists.download"},
     "cryptography": {"lists.signature"},

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import ipaddress
 import tempfile
 from pathlib import Path
 
@@ -16,18 +17,25 @@ from dnsfilter.settings import Request
 from dnsfilter.snapshot import BadSnapshot, Head, Reader
 
 CONFIG = """\
-upstreams: [192.0.2.53]
+upstreams: [192.0.2.53, "tls://192.0.2.55#dns.example", "https://192.0.2.56:8443/dns-query"]
 forward: [{zone: intra.example, upstreams: [192.0.2.54]}]
 lists:
   one: {domains: [one.example, both.example]}
   two: {domains: [two.example, both.example], match: exact}
+  edge: {addresses: [203.0.113.0/24, "2001:db8:bad::/48"]}
 protected: [safe.one.example]
 groups:
-  managed: {networks: [192.0.2.0/24, "2001:db8::/48"], block: [one, two], allow: [press.one.example], answer: nxdomain}
+  managed:
+    networks: [192.0.2.0/24, "2001:db8::/48"]
+    block: [one, two, edge]
+    allow: [press.one.example]
+    answer: nxdomain
   default: {block: [one]}
 exemptions:
   entries:
     - {id: PRESS-1, networks: [192.0.2.64/28], lists: [one], owner: o, reason: r, approved_by: a, end: 2099-12-31}
+resolve: {strategy: parallel, rebind_protection: on, private_domains: [corp.example]}
+rate_limit: {queries_per_second: 100, exempt: [192.0.2.9]}
 blocking: {ipv4: off, text: "Not allowed: é"}
 timezone: UTC
 """
@@ -68,6 +76,10 @@ def test_a_snapshot_comes_back_as_it_was_written(tmp_path: Path) -> None:
         theirs.blocking,
         theirs.zones,
     )
+    assert ours.private_zones == theirs.private_zones == {from_text("corp.example")}
+    for text in ("203.0.113.9", "203.0.114.9", "10.0.0.1", "2001:db8:bad::9", "::1", "2001:db8::9"):
+        packed = ipaddress.ip_address(text).packed
+        assert ours.addresses.find(packed) == theirs.addresses.find(packed), text
     for text in ("one.example", "x.one.example", "safe.one.example", "two.example", "x.two.example", "other.example"):
         assert ours.index.hit(from_text(text)) == theirs.index.hit(from_text(text)), text
 

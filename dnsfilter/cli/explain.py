@@ -155,6 +155,8 @@ def _print_one(found: control.Json) -> None:
         say(f"  list '{found['list']}' decided")
     if found["via"]:
         say(f"  through the chain: {found['via']}")
+    if found["address"]:
+        say(f"  through an address of the answer: {found['address']}")
     if found["unblocked_by_protected"]:
         say("  a list names it, but `protected` keeps it open")
     for rule in found["rules"]:

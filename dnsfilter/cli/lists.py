@@ -166,7 +166,8 @@ def _sources(options: Namespace) -> Iterator[Source]:
     for word in options.what:
         if word in loaded.config.lists or word in builtin:
             for name in expand(loaded.config, loaded.builtin, [word]):
-                found[name] = used.get(name) or admission.shipped(builtin[name])
+                if name in used or name in builtin:  # a list of addresses has no names to look at
+                    found[name] = used.get(name) or admission.shipped(builtin[name])
         elif "/" in word or "." in word:
             found[word] = _file(word)
         else:

@@ -31,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
 
     run = _command(commands, "run", "serve; SIGHUP reloads, SIGTERM drains and ends")
     run.add_argument("--listen", metavar="ADDR:PORT", help="in place of listen.dns")
-    run.add_argument("--upstream", metavar="ADDR", help="in place of upstreams")
+    run.add_argument("--upstream", metavar="UPSTREAM", help="in place of upstreams")
 
     check = _command(commands, "check", "judge a configuration and its lists, and what a reload would change")
     _json(check)

@@ -1,16 +1,19 @@
 """What values of a configuration may say together: each check yields problems with their places."""
 
-from collections.abc import Callable, Iterator, Mapping
+import importlib.util
+import ssl
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import tzinfo
+from urllib.parse import urlsplit
 
 from dnsfilter.config.prefixes import Prefixes, collapse
 from dnsfilter.config.problems import Path, Places, Problem, nearest, shown, some, subject, written
 from dnsfilter.config.schema import DEFAULT_GROUP, RESERVED_LISTS, Config
-from dnsfilter.config.sets import BuiltinInfo, cycle
+from dnsfilter.config.sets import BuiltinInfo, cycle, expand
 from dnsfilter.config.times import local_length
-from dnsfilter.config.values import Address, Network, written_duration
-from dnsfilter.core.names import to_text
+from dnsfilter.config.values import Address, Network, Upstream, written_duration
+from dnsfilter.core.names import ancestry, from_text, to_text
 
 MAX_LISTS = 256
 
@@ -43,6 +46,11 @@ class Checked:
         found = written(self.written, path)
         return list(found) if isinstance(found, dict) else []
 
+    def items(self, *path: str | int) -> list[object]:
+        """Return what was written in the list at `path`, wrong or not."""
+        found = written(self.written, path)
+        return found if isinstance(found, list) else []
+
 
 def check(checked: Checked) -> Iterator[Problem]:
     """Yield all that is wrong."""
@@ -69,14 +77,95 @@ def _addresses(checked: Checked) -> Iterator[Problem]:
 
 def _loops(checked: Checked) -> Iterator[Problem]:
     config = checked.config
-    asked: list[tuple[Path, Address]] = [(("upstreams", i), one) for i, one in enumerate(config.upstreams or ())]
+    asked: list[tuple[Path, Address | None]] = [(path, one.address) for path, one in _upstreams(config)]
     asked += [(("resolve", "bootstrap", i), one) for i, one in enumerate(config.resolve.bootstrap or ())]
-    for z, zone in enumerate(config.forward):
-        asked += [(("forward", z, "upstreams", i), one) for i, one in enumerate(zone.upstreams)]
     for path, address in asked:
-        if config.listen.is_own(address):
+        if address is not None and config.listen.is_own(address):
             text = f"{address} is an address of our own: queries would go round in a circle"
             yield checked.problem(path, text, "write the resolver that is to be asked")
+
+
+def _upstreams(config: Config) -> Iterator[tuple[Path, Upstream]]:
+    for i, one in enumerate(config.upstreams or ()):
+        yield ("upstreams", i), one
+    for z, zone in enumerate(config.forward):
+        for i, one in enumerate(zone.upstreams):
+            yield ("forward", z, "upstreams", i), one
+
+
+def _asked_twice(checked: Checked) -> Iterator[Problem]:
+    seen: dict[tuple[Path, Upstream], Path] = {}
+    for path, one in _upstreams(checked.config):
+        first = seen.setdefault((path[:-1], one), path)
+        if first != path:
+            line = checked.places.place(*first).line
+            where = "" if line is None else f"line {line} has it already; "
+            yield checked.problem(path, f"{one} is in it twice", f"{where}one that fails is asked again anyhow")
+
+
+def _encrypted(checked: Checked) -> Iterator[Problem]:
+    """What encrypted upstreams need besides themselves."""
+    lacks_bootstrap = checked.config.resolve.bootstrap is None and not checked.lacks("resolve", "bootstrap")
+    lacks_h2 = importlib.util.find_spec("h2") is None
+    for path, one in _upstreams(checked.config):
+        if one.address is None and lacks_bootstrap:
+            text = f"{one}: the address of {one.host} could be looked up by nobody but itself"
+            remedy = f"name who looks it up: `resolve: {{bootstrap: [192.0.2.53]}}`, or write {_by_address(one)}"
+            yield checked.problem(path, text, remedy)
+        if one.transport == "https" and lacks_h2:
+            yield checked.problem(path, "https:// upstreams need the library h2", "pip install 'dnsfilter[doh]'")
+
+
+def _by_address(one: Upstream) -> str:
+    return f"{one.transport}://192.0.2.53{one.path}#{one.server_name or one.host}"
+
+
+def _hosts_of_lists(checked: Checked) -> Iterator[Problem]:
+    """Hosts of remote lists are looked up without encryption: somebody has to be asked so."""
+    config = checked.config
+    upstreams = config.upstreams
+    if upstreams is not None and len(upstreams) != len(checked.items("upstreams")):
+        upstreams = None  # a plain one may only be badly written
+    is_default = config.resolve.bootstrap is not None or checked.lacks("resolve", "bootstrap")
+    is_default = is_default or upstreams is None or _has_plain(upstreams)
+    zones = {zone.zone: _has_plain(zone.upstreams) for zone in config.forward}
+    for name, entry in config.lists.items():
+        host = "" if entry.url is None else urlsplit(entry.url).hostname or ""
+        if not host or ":" in host or host.replace(".", "").isdigit():
+            continue
+        zone = next((above for above in ancestry(from_text(host)) if above in zones), None)
+        if is_default if zone is None else zones[zone]:
+            continue
+        whom = "all upstreams are" if zone is None else f"all upstreams of zone {to_text(zone)} are"
+        text = f"nobody can look up {host}: {whom} encrypted, and hosts of lists are not asked of those"
+        remedy = "name who looks it up: `resolve: {bootstrap: [192.0.2.53]}`"
+        if zone is not None:
+            remedy = "put a plain one beside them, or write the address of the list's host"
+        yield checked.problem(("lists", name, "url"), text, remedy)
+
+
+def _has_plain(upstreams: Iterable[Upstream]) -> bool:
+    return any(one.transport == "udp" for one in upstreams)
+
+
+def _ca_file(checked: Checked) -> Iterator[Problem]:
+    file = checked.config.resolve.ca_file
+    if file is None:
+        return
+    path, remedy = ("resolve", "ca_file"), "name a file of certificates in the form PEM: -----BEGIN CERTIFICATE-----"
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        if file.exists() and not file.is_file():  # a pipe would never end
+            raise OSError(0, "it is no ordinary file")
+        context.load_verify_locations(file)
+    except ssl.SSLError:  # an OSError too
+        yield checked.problem(path, f"{file} is no file of certificates", remedy)
+    except OSError as error:
+        text = f"{file} cannot be read: {error.strerror}"
+        yield checked.problem(path, text, f"give this user the right to read it, or {remedy}")
+    else:
+        if not context.cert_store_stats()["x509"]:  # lists of revoked ones alone
+            yield checked.problem(path, f"{file} has no certificate", remedy)
 
 
 def _zones(checked: Checked) -> Iterator[Problem]:
@@ -118,13 +207,14 @@ def _lists(checked: Checked) -> Iterator[Problem]:
             yield checked.problem(("lists", name, "lists"), f"contains itself: {' > '.join(way)}", "take one out")
 
 
-# Where a list's names may come from, and the keys that mean something beside it.
+# Where a list's rules may come from, and the keys that mean something beside it.
 _LIMITS = ("max_shrink", "max_size")
 _REMOTE = ("refresh", "max_growth", "max_rejected", "sha256", "signing_key")
 _SOURCES: dict[str, tuple[str, ...]] = {
     "url": ("format", "match", "mode", *_LIMITS, *_REMOTE),
     "file": ("format", "match", "mode", *_LIMITS),
     "domains": ("match", "mode"),
+    "addresses": ("mode",),
     "category": (),
     "origin": (),
     "lists": (),
@@ -138,7 +228,7 @@ def _sources(checked: Checked, name: str) -> Iterator[Problem]:
     keys = checked.names("lists", name)
     sources = [key for key in keys if key in _SOURCES]
     if not sources:
-        remedy = "write url, file, domains, category, origin or lists"
+        remedy = "write url, file, domains, addresses, category, origin or lists"
         yield checked.problem(("lists", name), "nothing says what is in it", remedy)
     for extra in sources[1:]:
         text = f"it has {sources[0]} already, and may have only one source"
@@ -178,6 +268,23 @@ def _references(checked: Checked) -> Iterator[Problem]:
             elif path[2:3] == ("allow",):
                 remedy += f" (a top-level domain is written with its dot: {one}.)"
             yield checked.problem(path, f"there is no list {shown(one)}", remedy)
+
+
+def _addresses_for_names(checked: Checked) -> Iterator[Problem]:
+    """Lists under `only` and `allow` say which names are open: a list of addresses has none."""
+    config = checked.config
+    has_addresses = {name for name, entry in config.lists.items() if entry.addresses is not None}
+    for name, group in config.groups.items():
+        for key in ("allow", "only"):
+            for i, one in enumerate(getattr(group, key)):
+                if not isinstance(one, str):
+                    continue
+                found = [each for each in expand(config, checked.builtin, [one]) if each in has_addresses]
+                if found:
+                    what = "has addresses" if found == [one] else f"contains {shown(found[0])}, which has addresses"
+                    text = f"{shown(one)} {what} and no names"
+                    remedy = "addresses are blocked under `block`; name lists of names here"
+                    yield checked.problem(("groups", name, key, i), text, remedy)
 
 
 def _groups(checked: Checked) -> Iterator[Problem]:
@@ -250,10 +357,15 @@ def _exemptions(checked: Checked) -> Iterator[Problem]:
 _CHECKS: tuple[Callable[[Checked], Iterator[Problem]], ...] = (
     _addresses,
     _loops,
+    _asked_twice,
+    _encrypted,
+    _hosts_of_lists,
+    _ca_file,
     _zones,
     _timing,
     _lists,
     _references,
+    _addresses_for_names,
     _groups,
     _networks,
     _exemptions,

@@ -4,15 +4,17 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+from dnsfilter.config import delivery
 from dnsfilter.config.load import Loaded
 from dnsfilter.config.prefixes import Prefixes, covers
 from dnsfilter.config.problems import Path, Problem, alternatives, in_order, some, subject
 from dnsfilter.config.schema import DEFAULT_GROUP, Config
 from dnsfilter.config.sets import BuiltinInfo, expand, members
-from dnsfilter.config.values import Network
+from dnsfilter.config.values import Network, Upstream
 
 ENCRYPTED_DNS = "encrypted-dns"
 MAX_EDE_TEXT = 64  # octets of text that fit the extended error
+FEW_QUERIES = 20  # a second; a single page may ask as many at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +186,46 @@ def _long_text(facts: _Facts) -> Iterator[Problem]:
         yield facts.warn(("blocking", "text"), f"{length} octets; clients get the first {MAX_EDE_TEXT}", remedy)
 
 
+def _mixed_upstreams(facts: _Facts) -> Iterator[Problem]:
+    groups: list[tuple[Path, tuple[Upstream, ...]]] = [(("upstreams",), facts.config.upstreams or ())]
+    groups += [(("forward", z, "upstreams"), zone.upstreams) for z, zone in enumerate(facts.config.forward)]
+    for path, group in groups:
+        plain = [str(one) for one in group if one.transport == "udp"]
+        if plain and len(plain) < len(group):
+            text = f"{some(plain)} is asked in the clear what the others are asked encrypted"
+            yield facts.warn(path, text, "take the plain ones out, or encrypt nothing if that is meant")
+
+
+def _idle_settings(facts: _Facts) -> Iterator[Problem]:
+    """Keys that mean something only beside another."""
+    resolve, limit = facts.config.resolve, facts.config.rate_limit
+    every = [*(facts.config.upstreams or ()), *(one for zone in facts.config.forward for one in zone.upstreams)]
+    idle: list[tuple[Path, object, bool, str]] = [
+        (("resolve", "private_domains"), resolve.private_domains, resolve.rebind_protection, "rebind_protection: on"),
+        (("resolve", "ca_file"), resolve.ca_file, any(one.transport != "udp" for one in every), "encrypted upstreams"),
+        (("rate_limit", "exempt"), limit.exempt, limit.queries_per_second > 0, "queries_per_second"),
+    ]
+    for path, value, is_used, needed in idle:
+        if value and not is_used:
+            yield facts.warn(path, f"it means nothing without {needed}", f"write that, or leave {path[-1]} out")
+
+
+def _low_rate_limit(facts: _Facts) -> Iterator[Problem]:
+    queries = facts.config.rate_limit.queries_per_second
+    if 0 < queries < FEW_QUERIES:
+        text = f"{queries} a second: an office that comes from one address is one client"
+        remedy = f"write {FEW_QUERIES} or more, or name the addresses of offices under `exempt`"
+        yield facts.warn(("rate_limit", "queries_per_second"), text, remedy)
+
+
+def _shared_addresses(facts: _Facts) -> Iterator[Problem]:
+    for name, entry in facts.config.lists.items():
+        for i, network in enumerate(entry.addresses or ()):
+            for text in delivery.warnings(network):
+                remedy = "block names instead, or narrow it down; right if all of it is meant"
+                yield facts.warn(("lists", name, "addresses", i), text, remedy)
+
+
 def _workers(facts: _Facts) -> Iterator[Problem]:
     if facts.config.workers not in ("auto", 1):
         yield facts.warn(("workers",), "this version serves in one process", "leave it out, or write auto")
@@ -200,5 +242,9 @@ _WARNINGS: tuple[Callable[[_Facts], Iterator[Problem]], ...] = (
     _exemptions_of_nothing,
     _exemptions_outside_groups,
     _long_text,
+    _mixed_upstreams,
+    _idle_settings,
+    _low_rate_limit,
+    _shared_addresses,
     _workers,
 )

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationInf
 from pydantic_core import PydanticCustomError
 
 from dnsfilter.config import times, values
-from dnsfilter.config.problems import Wrong
+from dnsfilter.config.problems import Wrong, shown
 from dnsfilter.config.sets import BuiltinInfo
 from dnsfilter.config.values import Address, IPAddress, Network
 from dnsfilter.core.names import Name
@@ -25,7 +25,7 @@ DEFAULT_GROUP = "default"
 DEFAULT_BLOCK = ("tiktok", "bytedance", "encrypted-dns")
 
 RESERVED_LISTS = dict.fromkeys(
-    ("only", "canary", "protected"), "it stands for a part of dnsfilter where a verdict names what decided"
+    ("only", "canary", "protected", "rebinding"), "it stands for a part of dnsfilter where a verdict names what decided"
 )
 
 
@@ -80,10 +80,12 @@ def _address_or_off(text: str, *, any_port: bool) -> Address | None:
     return None if text == "off" else values.address(text, None, any_port=any_port)
 
 
-def _upstream(text: str) -> Address:
+def _bootstrap(text: str) -> Address:
+    if "://" in text:
+        raise Wrong(f"{shown(text)}: bootstrap resolvers are asked without encryption", "write an address: 192.0.2.53")
     found = values.address(text, 53)
     if found.ip.is_unspecified:
-        raise Wrong(f"'{text}' is no machine's address", "write the address of a resolver")
+        raise Wrong(f"{shown(text)} is no machine's address", "write the address of a resolver")
     return found
 
 
@@ -112,9 +114,12 @@ def _whole_seconds(text: str, lowest: float, highest: float) -> int:
 
 ListenAddress: TypeAlias = Annotated[Address, _read(values.listen_address)]
 OptionalAddress: TypeAlias = Annotated[Address | None, _read(lambda text: _address_or_off(text, any_port=True))]
-Upstream: TypeAlias = Annotated[Address, _read(_upstream)]
+Upstream: TypeAlias = Annotated[values.Upstream, _read(values.upstream)]
+Bootstrap: TypeAlias = Annotated[tuple[Annotated[Address, _read(_bootstrap)], ...], Field(min_length=1)]
 Upstreams: TypeAlias = Annotated[tuple[Upstream, ...], Field(min_length=1)]
 Prefix: TypeAlias = Annotated[Network, _read(values.network)]
+ListedPrefix: TypeAlias = Annotated[Network, _read(values.listed_network)]
+Switch: TypeAlias = Annotated[bool, _read(values.switch)]
 DomainName: TypeAlias = Annotated[Name, _read(values.name)]
 ListedName: TypeAlias = Annotated[Name, _read(values.listed_name)]
 Text: TypeAlias = Annotated[str, _read(values.line_of_text)]
@@ -161,14 +166,29 @@ class ForwardZone(Section):
     upstreams: Upstreams
 
 
+_STRATEGIES = ("strict", "load_balance", "parallel")
+LocalPath: TypeAlias = Annotated[Path, _read_in(lambda text, context: values.path(text, context["base"]))]
+
+
 class Resolve(Section):
     """How upstreams are asked."""
 
-    strategy: Annotated[Literal["strict"], _read(values.choice, ("strict",))] = "strict"
+    strategy: Annotated[Literal["strict", "load_balance", "parallel"], _read(values.choice, _STRATEGIES)] = "strict"
     timeout_s: Annotated[float, _read(values.duration_within, 0.1, 30)] = Field(default=2.0, alias="timeout")
     deadline_s: Annotated[float, _read(values.duration_within, 0.1, 60)] = Field(default=5.0, alias="deadline")
     max_concurrent: Annotated[int, _read(values.whole, 1, 1_000_000)] = 1000
-    bootstrap: Upstreams | None = None  # who is asked for the hosts of remote lists; None: the upstreams
+    bootstrap: Bootstrap | None = None  # who looks up hosts of lists and upstreams; None: the plain upstreams
+    ca_file: LocalPath | None = None  # who may sign certificates of upstreams; None: whom the system trusts
+    random_case: Switch = False  # of letters in questions to upstreams
+    rebind_protection: Switch = False
+    private_domains: tuple[DomainName, ...] = ()  # names that may lead to private addresses
+
+
+class RateLimit(Section):
+    """How much one client may ask."""
+
+    queries_per_second: Annotated[int, _read(values.whole, 0, 1_000_000)] = 0  # 0: as much as it likes
+    exempt: tuple[Prefix, ...] = ()
 
 
 class Cache(Section):
@@ -189,11 +209,12 @@ def _refresh(text: str) -> float:
 
 
 class ListConfig(Section):
-    """A list of one's own, or a set of lists. One of the first six is given, never two."""
+    """A list of one's own, or a set of lists. One of the first seven is given, never two."""
 
     url: Annotated[str, _read(values.url)] | None = None
-    file: Annotated[Path, _read_in(lambda text, context: values.path(text, context["base"]))] | None = None
+    file: LocalPath | None = None
     domains: tuple[ListedName, ...] | None = None
+    addresses: Annotated[tuple[ListedPrefix, ...], Field(min_length=1)] | None = None  # in answers; it has no names
     category: Annotated[tuple[Text, ...], Field(min_length=1)] | None = None
     origin: Annotated[tuple[Annotated[str, _read(values.origin)], ...], Field(min_length=1)] | None = None
     lists: ListRefs | None = None
@@ -211,7 +232,7 @@ class ListConfig(Section):
     @property
     def is_set(self) -> bool:
         """Whether it stands for other lists and has no rules of its own."""
-        return self.file is None and self.domains is None and self.url is None
+        return self.file is None and self.domains is None and self.url is None and self.addresses is None
 
 
 class Group(Section):
@@ -314,8 +335,7 @@ class Config(Section):
     exemptions: Exemptions = Exemptions()
     timezone: Annotated[str, _read(str)] = "UTC"  # judged in load.py, before the times that need it
     blocking: Blocking = Blocking()
+    rate_limit: RateLimit = RateLimit()
     log: Log = Log()
-    state: Annotated[Path, _read_in(lambda text, context: values.path(text, context["base"]))] = Field(
-        default_factory=default_state
-    )
+    state: LocalPath = Field(default_factory=default_state)
     workers: Annotated[Literal["auto"] | int, _read(_workers)] = "auto"

@@ -9,7 +9,6 @@ from fnmatch import fnmatchcase
 from dnsfilter.config.problems import SHOWN, Path, shown, walk
 
 _OUT = "leave it out"
-_ENCRYPTED = "write a plain address, 192.0.2.53; what leaves this machine is not encrypted by dnsfilter yet"
 
 # Path, with * for any name or position: (patterns of values, none for the key whatever its value; remedy)
 UNAVAILABLE: dict[str, tuple[tuple[str, ...], str]] = {
@@ -21,9 +20,7 @@ UNAVAILABLE: dict[str, tuple[tuple[str, ...], str]] = {
     "listen.certificate": ((), _OUT),
     "listen.private_key": ((), _OUT),
     "listen.admin_token": ((), "leave it out, and `admin` on a loopback address"),
-    "upstreams.*": (("tls://*", "https://*"), _ENCRYPTED),
-    "forward.*.upstreams.*": (("tls://*", "https://*"), _ENCRYPTED),
-    "resolve.strategy": (("parallel", "fastest", "random", "round-robin"), "write strict: upstreams in their order"),
+    "resolve.strategy": (("fastest", "random", "round-robin"), "write strict, load_balance or parallel"),
     "measure": ((), "keep it as a comment"),
     "devices": ((), "give the devices addresses of their own, and write `networks`"),
     "exemptions.regime": (("forbidden", "two-person"), "write registered, which is also the default"),
@@ -31,7 +28,6 @@ UNAVAILABLE: dict[str, tuple[tuple[str, ...], str]] = {
     "exemptions.warn_before": ((), "leave it out, and watch dnsfilter_exemption_end_timestamp_seconds"),
     "exemptions.entries.*.devices": ((), "give the devices addresses of their own, and write `networks`"),
     "tests": ((), _OUT),
-    "rate_limit": ((), _OUT),
     "log.queries": ((), _OUT),
     "log.file": ((), "leave it out: the log goes to standard error"),
     "log.max_size": ((), _OUT),

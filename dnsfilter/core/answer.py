@@ -2,7 +2,7 @@
 
 from dnsfilter.core import special
 from dnsfilter.core.clients import Style
-from dnsfilter.core.policy import CANARY, Blocking, Policy, Verdict
+from dnsfilter.core.policy import CANARY, REBINDING, Blocking, Policy, Verdict
 from dnsfilter.core.special import Special
 from dnsfilter.core.wire import build, codes
 from dnsfilter.core.wire.query import Query
@@ -53,7 +53,8 @@ def ttl_of(verdict: Verdict, blocking: Blocking) -> int:
 def blocked(query: Query, verdict: Verdict, blocking: Blocking) -> bytes:
     """Answer a blocked question, whether its own name was blocked or one of its chain."""
     ttl = ttl_of(verdict, blocking)
-    text = blocking.text if blocking.text is not None and verdict.list_name != CANARY else verdict.list_name
+    is_ban = verdict.list_name not in (CANARY, REBINDING)
+    text = blocking.text if blocking.text is not None and is_ban else verdict.list_name
     opt = build.opt(query, options=build.ede(codes.EDE_BLOCKED, text)) if query.edns else b""
     if verdict.style is Style.REFUSED:
         return build.respond(query, codes.REFUSED, _NOTHING, b"", opt)

@@ -60,8 +60,10 @@ class Entry:
     is_truncated: bool = False  # only to be passed on: nobody could fetch the whole
     sets: tuple[int, ...] = ()  # set ids of the chain, in the index of `generation`
     additional_sets: tuple[tuple[int, ...], ...] = ()  # set ids of the names of each additional record
+    additional_masks: tuple[int, ...] = ()  # of the lists in whose ranges each has addresses
+    addresses: tuple[tuple[bytes, int], ...] = ()  # those of the answer section in a list's range, with the mask
     generation: int = 0
-    is_listed: bool = False  # any of these is not 0
+    is_listed: bool = False  # any of these is not 0, or there are such addresses
 
     def remaining(self, now: float) -> int:
         """Return the whole seconds it may still be used; seconds are counted at whole seconds of `now`."""

@@ -1,17 +1,19 @@
 """The policy: one immutable snapshot, and the decision over it. Knows no messages."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import lru_cache
 
+from dnsfilter.core.addresses import AddressRules
 from dnsfilter.core.clients import ClientRow, Clients, Style
 from dnsfilter.core.exemptions import Exemption
 from dnsfilter.core.index import NOTHING, Hit, Index
-from dnsfilter.core.names import Name
+from dnsfilter.core.names import Name, ancestry
 
 CANARY = "canary"  # stands for the list in verdicts on canary names
 ONLY = "only"  # stands for the list where a group's `only` blocks
+REBINDING = "rebinding"  # stands for the list where a public name leads to a private address
 
 
 class Action(StrEnum):
@@ -39,7 +41,8 @@ class Verdict:
     exemption: str = ""  # id; set where one lifted a block
     style: Style | None = None  # how a block is answered
     valid_s: int | None = None  # whole seconds until a change of exemptions may alter it; None: none will
-    via: Name | None = None  # the name of the chain that decided; None: the qname
+    via: Name | None = None  # the name of the chain that decided; None: the qname, or an address
+    address: bytes | None = None  # of the answer, where that decided: four or sixteen octets
 
 
 REFUSED = Verdict(Action.REFUSED, "")
@@ -65,7 +68,21 @@ class Policy:
     clients: Clients
     blocking: Blocking
     zones: Mapping[Name, int]  # `forward` zones: name to the number of their upstream group
+    addresses: AddressRules = field(default_factory=AddressRules)  # ranges of address lists, and of REBINDING
+    private_zones: frozenset[Name] = frozenset()  # whose names may lead to private addresses, with all below
     generation: int = 0  # 1 for the first policy of a process
+
+    @property
+    def guard(self) -> int:
+        """The bit that stands for the guard against rebinding; 0: there is none."""
+        return 1 << self.lists.index(REBINDING) if REBINDING in self.lists else 0
+
+    def spared(self, qname: Name) -> int:
+        """Return the guard's bit if a name (folded) may lead to private addresses, else 0."""
+        if not self.guard:
+            return 0
+        is_private = self.zone(qname) != 0 or any(above in self.private_zones for above in ancestry(qname))
+        return self.guard if is_private else 0
 
     def zone(self, name: Name) -> int:
         """Return the number of the upstream group for a name: the longest `forward` zone's, else 0."""
@@ -99,16 +116,34 @@ def decide_chain(
     without one, the first that was exempted, then the first observed.
     chain: names with their set ids in this policy's index.
     """
+    hits = ((name, None, policy.index.sets[set_id]) for name, set_id in chain if set_id)
+    return _decide_hits(row, verdict, hits, wall)
+
+
+def decide_addresses(
+    policy: Policy, row: ClientRow, verdict: Verdict, qname: Name, found: Iterable[tuple[bytes, int]], wall: float
+) -> Verdict:
+    """Judge the addresses in an answer and return the verdict on the whole of it; see `decide_chain`.
+
+    verdict: that on the qname and its chain. found: packed addresses, each with the mask of lists whose ranges
+    contain it. Whether a name may have private addresses is asked of the qname: who asks for it is led there.
+    """
+    spared = policy.spared(qname)
+    hits = ((None, packed, Hit(mask & ~spared, mask & ~spared)) for packed, mask in found if mask & ~spared)
+    return _decide_hits(row, verdict, hits, wall)
+
+
+def _decide_hits(
+    row: ClientRow, verdict: Verdict, hits: Iterable[tuple[Name | None, bytes | None, Hit]], wall: float
+) -> Verdict:
     if verdict.action is Action.ALLOWED:
         return verdict
     valid_s = verdict.valid_s
-    for name, set_id in chain:
-        if not set_id:
-            continue
-        link = judge(row, policy.index.sets[set_id], wall, is_qname=False)
+    for name, packed, hit in hits:
+        link = judge(row, hit, wall, is_qname=False)
         valid_s = _sooner(valid_s, link.valid_s)
         if link.action is not Action.ALLOWED and _RANK[link.action] < _RANK[verdict.action]:
-            verdict = replace(link, via=name)
+            verdict = replace(link, via=name, address=packed)
     return limited(verdict, valid_s)
 
 

@@ -13,6 +13,8 @@ from functools import partial
 from typing import Any, Protocol
 
 from dnsfilter.core.clients import ClientRow
+from dnsfilter.core.limits import RateLimit
+from dnsfilter.core.suspicion import Suspicion
 from dnsfilter.engine.express import Express
 from dnsfilter.engine.interface import (
     PROBE_OUTCOME,
@@ -26,7 +28,7 @@ from dnsfilter.engine.interface import (
     Reuse,
     Transport,
 )
-from dnsfilter.engine.tally import Tally
+from dnsfilter.engine.tally import NO_SIGN, Tally
 
 DATAGRAM = 1_500  # octets read; a query that is longer is none
 BATCH = 128  # datagrams a wake-up, so that timers and streams get their turn
@@ -86,6 +88,9 @@ class Taker(Protocol):
     ) -> Answered | Forward | Joined | Dropped:
         """Take one message, counting nothing."""
 
+    def take_over_limit(self, message: bytes, client: str, transport: Transport, wall: float) -> Answered | Dropped:
+        """Answer one message of a client that is over its limit."""
+
     def row(self, client: str) -> ClientRow | None:
         """Return the client's row; None for a stranger."""
 
@@ -94,11 +99,19 @@ class Datagrams:
     """Reads the UDP sockets of an engine and answers on them."""
 
     def __init__(
-        self, engine: Taker, express: Express, on_forward: Callable[[Forward], None], now: Clock, wall: Clock
+        self,
+        engine: Taker,
+        express: Express,
+        suspicion: Suspicion,
+        on_forward: Callable[[Forward], None],
+        now: Clock,
+        wall: Clock,
     ) -> None:
         self._engine = engine
         self._tally = engine.tally
         self._express = express
+        self._suspicion = suspicion
+        self.limit: RateLimit | None = None
         self._on_forward = on_forward
         self._now = now
         self._wall = wall
@@ -134,7 +147,9 @@ class Datagrams:
         """Answer up to BATCH datagrams of a socket bound to one address."""
         now, wall = self._turn()
         known, counts, recvfrom, sendto = self._memos.get, self._tally.counts, sock.recvfrom, sock.sendto
-        express = self._express.take
+        express, is_over = self._express.take, _never if self.limit is None else self.limit.is_over
+        client: Peer = ()
+        taken: Taken | None = None
         empty: dict[bytes, Taken] = {}
         forwards: list[Forward] = []
         answered = 0
@@ -145,6 +160,9 @@ class Datagrams:
                 break
             except OSError:
                 continue  # an error that an earlier answer met on its way
+            if is_over is not _never and is_over(client[0], now):
+                self._take_over_limit(message, client[0], wall, partial(self.send, sock, client))
+                continue
             rest = message[2:]
             taken = known(client[0], empty).get(rest)
             if taken is None:
@@ -164,6 +182,7 @@ class Datagrams:
             except OSError:
                 self._tally.dropped["send"] += 1
         self._end_batch(answered, now, forwards)
+        self._note(client, taken, now)
 
     def _read_wildcard(self, sock: socket.socket) -> None:
         """The same where the answer must leave from the address that was asked.
@@ -171,6 +190,8 @@ class Datagrams:
         Asking the kernel for that address costs about a tenth more CPU per query.
         """
         now, wall = self._turn()
+        client: Peer = ()
+        taken: Taken | None = None
         empty: dict[bytes, Taken] = {}
         forwards: list[Forward] = []
         answered = 0
@@ -182,6 +203,9 @@ class Datagrams:
             except OSError:
                 continue
             source = _source(ancillary)
+            if self.limit is not None and self.limit.is_over(client[0], now):
+                self._take_over_limit(message, client[0], wall, partial(self._send_from, sock, client, source))
+                continue
             rest = message[2:]
             taken = self._memos.get(client[0], empty).get(rest)
             if taken is None:
@@ -196,6 +220,22 @@ class Datagrams:
             answered += outcome != PROBE_OUTCOME
             self._send_from(sock, client, source, message[:2] + octets)
         self._end_batch(answered, now, forwards)
+        self._note(client, taken, now)
+
+    def _note(self, client: Peer, taken: Taken | None, now: float) -> None:
+        """Let the last query of a batch tell what its client does: one by one would cost each a tenth."""
+        if client:
+            group, signal = NO_SIGN if taken is None else self._tally.signals[taken[1]]
+            self._suspicion.note(client[0], group, signal, now)
+
+    def _take_over_limit(self, message: bytes, client: str, wall: float, reply: Reply) -> None:
+        """Have a datagram answered whose client has asked too much."""
+        result = self._engine.take_over_limit(message, client, Transport.UDP, wall)
+        if isinstance(result, Answered):
+            self._tally.count(result.outcome, 0.0)
+            reply(result.octets)
+        else:
+            self._tally.dropped[result.reason] += 1
 
     def _again(self, client: str, rest: bytes, now: float) -> Taken | None:
         """Give an answer of the second before as it is now; None where there is none, or it has to be decided anew."""
@@ -276,6 +316,10 @@ class Datagrams:
         memo[rest] = taken
         if is_lasting:
             memo.lasting[rest] = taken
+
+
+def _never(_client: str, _now: float) -> bool:
+    return False
 
 
 def _source(ancillary: list[tuple[int, int, bytes]]) -> list[tuple[int, int, bytes]]:

@@ -26,7 +26,6 @@ from dnsfilter.engine.tally import Tally
 
 FORMS = 256  # of queries, remembered
 PARENTS = 20_000  # names whose children are plain, remembered
-CLIENTS = 65_536
 LONGEST = MAX_NAME - 64  # octets of a parent: any label fits before it
 RECORDS = 8  # of an answer, at most
 
@@ -45,14 +44,11 @@ class Link(Protocol):
     """The upstream that is asked first, as far as it matters here."""
 
     queries: int
-
     health: Any
+    post: Any  # has a query sent: see `upstream.udp`
 
-    def answered(self, seconds: float, count: int) -> None:
+    def answered(self, seconds: float, count: int = 1) -> None:
         """Note so many responses."""
-
-    def post(self, rest: bytes) -> tuple[bytes, dict[bytes, Any]]:
-        """Have a query sent; see `upstream.udp`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +80,7 @@ class Express:
         self._out = pending.out
         self._by_key = pending.by_key
         self.links: Mapping[int, Link] = {}  # by upstream group, where there is a short way
+        self._apart: frozenset[Name] = frozenset()
         self._forms: dict[bytes, Form] = {}
         self._lengths: dict[Name, frozenset[int]] = {}  # of these names and the names above them
         self._parents: dict[Name, int] = {}  # the upstream group of all children that are not listed; or _NOT_PLAIN
@@ -104,12 +101,20 @@ class Express:
         self._lengths.clear()
         self._outcomes.clear()
 
+    def keep_apart(self, parents: frozenset[Name]) -> None:
+        """Leave the names below these to the general way."""
+        self._apart = parents
+        self._parents.clear()
+        self._lengths.clear()
+
+    def forget_clients(self) -> None:
+        """Take nobody's questions until they are welcome again."""
+        self._outcomes.clear()
+
     def welcome(self, client: str, row: ClientRow) -> None:
         """Take this client's questions from now on."""
         if row.only:
             return
-        if len(self._outcomes) >= CLIENTS:
-            self._outcomes.clear()
         verdict = Verdict(Action.FORWARDED, row.group)
         self._outcomes[client] = self._tally.outcome(Transport.UDP, client, codes.NOERROR, verdict, "miss")
 
@@ -197,7 +202,7 @@ class Express:
     def _learn_parent(self, parent: Name) -> int:
         """Remember how names directly below this one are treated, unless they are listed themselves."""
         zone, policy, lengths = _NOT_PLAIN, self._policy, _lengths(parent)
-        if lengths and not special.may_be(parent):
+        if lengths and parent not in self._apart and not policy.addresses and not special.may_be(parent):
             child = b"\1\0" + parent
             if not policy.index.find(child) and not any(each[each[0] + 1 :] == parent for each in policy.zones):
                 zone = policy.zone(child)
@@ -255,8 +260,7 @@ class Express:
                 at += 12
                 if pointer != owner or rclass != 1 or ttl > most:
                     return False
-                if ttl < lifetime:
-                    lifetime = ttl
+                lifetime = min(lifetime, ttl)
                 if rtype == form.rtype:
                     if length != form.size:
                         return False

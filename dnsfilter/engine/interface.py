@@ -11,8 +11,10 @@ from enum import IntEnum, StrEnum
 from typing import Any, NamedTuple, Protocol
 
 from dnsfilter.core.clients import ClientRow
+from dnsfilter.core.limits import RateLimit
 from dnsfilter.core.names import Name
 from dnsfilter.core.policy import Policy, Verdict
+from dnsfilter.core.suspicion import Reason
 from dnsfilter.core.wire.query import Query
 
 Clock = Callable[[], float]
@@ -84,6 +86,9 @@ class Waiter:
     reply: Reply
 
 
+Holder = tuple[int, str]  # upstream group, and the client that a question counts as
+
+
 @dataclass(slots=True, eq=False)
 class Forward:
     """A question that an upstream must be asked, and who waits for it."""
@@ -100,7 +105,13 @@ class Forward:
     is_out: bool = True
     by_tcp: bool = False
     edns: bool = True
+    holder: Holder = (0, "")
     sent: "Quick | None" = None  # it has been asked already, like this
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether the engine has answered all who waited and wants to hear no more. Without a key nobody waits."""
+        return bool(self.key) and not self.is_out
 
 
 class Quick(NamedTuple):
@@ -152,6 +163,8 @@ class Counters:
     duration_sum_s: float
     internal_errors: int
     cache_entries: int
+    limited: Mapping[str, int]  # queries over the rate limit, by group
+    suspects: Mapping[tuple[str, Reason], int]  # clients that seem to get around the ban, by group and reason
 
 
 class Engine(Protocol):
@@ -175,8 +188,14 @@ class Engine(Protocol):
     ) -> Answered | Forward | Joined | Dropped:
         """Take one message; `reply` is kept only where the response comes later."""
 
+    def limit(self, limit: RateLimit | None) -> None:
+        """Bound what one client may ask."""
+
     def probe(self, message: bytes, client: str, now: float, wall: float) -> bytes | None:
         """Return the answer to one message without counting it or asking an upstream; None: it would be asked."""
+
+    def watch_for(self, name: Name, on_asked: Callable[[], None] | None) -> None:
+        """Tell when somebody asks for a name that is asked of an upstream; None: no longer."""
 
     def resolve(self, message: bytes, now: float, reply: Reply) -> Answered | Forward | Joined:
         """Ask past the policy, for an explanation; uncounted."""

@@ -2,8 +2,12 @@
 
 from collections import Counter
 
-from dnsfilter.engine.interface import Forward, Quick, Waiter
+from dnsfilter.core.clients import address
+from dnsfilter.core.limits import counted_as
+from dnsfilter.engine.interface import Forward, Holder, Quick, Waiter
 
+FEW = 2  # questions that any client may have out where there is room
+PREFIXES = 65_536  # of IPv6 clients, remembered
 WAITERS_PER_QUESTION = 10  # on average; bounds what waits in all
 
 
@@ -20,16 +24,32 @@ class Pending:
         self.by_key: dict[bytes, Forward | Quick] = {}  # in the order in which they went out
         self.out: Counter[int] = Counter()  # questions, by upstream group
         self._waiting: Counter[int] = Counter()  # clients, by upstream group
+        self._held: dict[Holder, int] = {}  # questions
+        self._prefixes: dict[str, str] = {}
 
     def find(self, key: bytes) -> Forward | Quick | None:
         """Return the question if it is out and its answer may be shared."""
         return self.by_key.get(key)
 
+    def has_room(self, zone: int) -> bool:
+        """Tell whether an upstream group may be asked one more question."""
+        return self.out[zone] < self._most
+
+    def oldest(self, zone: int) -> Forward | Quick | None:
+        """Return the question to an upstream group that has been out for longest, if its answer may be shared."""
+        return next((each for each in self.by_key.values() if each.zone == zone), None)
+
     def begin(self, forward: Forward) -> bool:
-        """Take in a question with who asks it first; False where too many are out."""
-        zone = forward.zone
-        if self.out[zone] >= self._most:
+        """Take in a question with who asks it first; False where too many are out, or too many of that client's.
+
+        A client may have no more out than there is room left for: however much one asks, others find half of the
+        room, and the next ones half of the rest (Choudhury and Hahne's dynamic thresholds).
+        """
+        zone, holder = forward.zone, self._holder(forward)
+        free = self._most - self.out[zone]
+        if free <= 0 or self._held.get(holder, 0) >= max(free, FEW):
             return False
+        self._hold(forward, holder)
         self.out[zone] += 1
         self._waiting[zone] += 1
         self.by_key[forward.key] = forward
@@ -37,8 +57,25 @@ class Pending:
 
     def adopt(self, forward: Forward) -> None:
         """Put a question in the place of the same one that the engine asked itself."""
+        self._hold(forward, self._holder(forward))
         self._waiting[forward.zone] += 1
         self.by_key[forward.key] = forward
+
+    def _hold(self, forward: Forward, holder: Holder) -> None:
+        forward.holder = holder
+        self._held[holder] = self._held.get(holder, 0) + 1
+
+    def _holder(self, forward: Forward) -> Holder:
+        """Return whose question it counts as: the client's that asks first, with all that share its prefix."""
+        client = forward.waiters[0].client
+        if ":" not in client:
+            return forward.zone, client
+        known = self._prefixes.get(client)
+        if known is None:
+            if len(self._prefixes) >= PREFIXES:
+                self._prefixes.clear()
+            known = self._prefixes[client] = counted_as(address(client))
+        return forward.zone, known
 
     def join(self, forward: Forward, waiter: Waiter) -> bool:
         """Let one more client wait for a question; False where too many wait."""
@@ -59,6 +96,9 @@ class Pending:
         if forward.is_out:
             forward.is_out = False
             self.out[forward.zone] -= 1
+            left = self._held.pop(forward.holder, 0) - 1
+            if left > 0:
+                self._held[forward.holder] = left
             if self.by_key.get(forward.key) is forward:
                 del self.by_key[forward.key]
         return self.release(forward)

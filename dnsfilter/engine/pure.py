@@ -16,8 +16,22 @@ from dnsfilter.core.cache import KEY_TAIL, Cache, ChainError, Entry, Limits, Pac
 from dnsfilter.core.clients import ClientRow, address
 from dnsfilter.core.cookies import SECRET, Cookies
 from dnsfilter.core.failures import Failures
-from dnsfilter.core.names import Name
-from dnsfilter.core.policy import REFUSED, Action, Policy, Verdict, decide, decide_chain, judge, limited
+from dnsfilter.core.index import Hit
+from dnsfilter.core.limits import RateLimit
+from dnsfilter.core.listed import look_up
+from dnsfilter.core.names import Name, parent
+from dnsfilter.core.policy import (
+    REFUSED,
+    Action,
+    Policy,
+    Verdict,
+    decide,
+    decide_addresses,
+    decide_chain,
+    judge,
+    limited,
+)
+from dnsfilter.core.suspicion import Suspicion
 from dnsfilter.core.wire import build, codes, response
 from dnsfilter.core.wire.framing import MAX_MESSAGE
 from dnsfilter.core.wire.query import HEADER, BadQuery, Edns, NotAQuery, Query, parse
@@ -44,6 +58,7 @@ from dnsfilter.engine.pending import Pending
 from dnsfilter.engine.tally import Tally
 
 CLIENTS_KNOWN = 65_536  # addresses whose row is remembered
+JOSTLE_S = 0.5  # a question that is out for so long makes room for another one where there is none
 
 PROBED = Transport.PROBE
 
@@ -68,19 +83,20 @@ class PureEngine:
         self, settings: Settings, policy: Policy, on_forward: Callable[[Forward], None], now: Clock, wall: Clock
     ) -> None:
         self._settings = settings
-        self._now = now
+        self._now, self._wall = now, wall
         self._cache = Cache(settings.limits, self._unpack)
         self._failures = Failures()
         self._pending = Pending(settings.max_in_flight)
         self._cookies = Cookies(os.urandom(SECRET))
         self.tally = Tally()
+        self.suspicion = Suspicion()
         self._policy = policy
         self._rows: dict[str, ClientRow | None] = {}
         self._on_forward = on_forward
-        self.express = Express(
-            self._cache, settings.limits, self._pending, self._failures.until, self.tally, now
-        )
-        self._datagrams = Datagrams(self, self.express, on_forward, now, wall)
+        self._watched: dict[Name, Callable[[], None]] = {}
+        self._limit: RateLimit | None = None
+        self.express = Express(self._cache, settings.limits, self._pending, self._failures.until, self.tally, now)
+        self._datagrams = Datagrams(self, self.express, self.suspicion, on_forward, now, wall)
         self.load(policy, keep_cache=True)
 
     @property
@@ -132,7 +148,12 @@ class PureEngine:
         self, message: bytes, client: str, transport: Transport, now: float, wall: float, reply: Reply
     ) -> Answered | Forward | Joined | Dropped:
         """Take one message and count what became of it."""
-        result = self.take(message, client, transport, now, wall, reply)
+        result: Answered | Forward | Joined | Dropped
+        if self._limit is not None and self._limit.is_over(client, now):
+            result = self.take_over_limit(message, client, transport, wall)
+        else:
+            result = self.take(message, client, transport, now, wall, reply)
+        self.suspicion.note(client, *self.tally.signal(result), now)
         if isinstance(result, Answered):
             self.tally.count(result.outcome, self._now() - now)
         elif isinstance(result, Dropped):
@@ -169,6 +190,31 @@ class PureEngine:
             self.tally.note_error(error)
             return Dropped("internal_error")
 
+    def limit(self, limit: RateLimit | None) -> None:
+        """Answer clients that ask more than this with no more than that they do; None: whatever they ask."""
+        self._limit = self._datagrams.limit = limit
+
+    def take_over_limit(self, message: bytes, client: str, transport: Transport, wall: float) -> Answered | Dropped:
+        """Answer one message of a client that is over its limit: blocked names as ever, others come by TCP."""
+        try:
+            query = parse(message)
+        except NotAQuery:
+            return Dropped("not_a_query")
+        except BadQuery as bad:
+            return Answered(build.header_error(message, bad.rcode), self.tally.outcome(transport, client, bad.rcode))
+        row = self.row(client)
+        if row is None:
+            octets = build.response(query, codes.REFUSED)
+            return Answered(octets, self.tally.outcome(transport, client, codes.REFUSED, REFUSED))
+        verdict = decide(self._policy, row, query.name, wall) if query.qclass == codes.IN else None
+        if verdict is not None and verdict.action is Action.BLOCKED:
+            octets = answer.blocked(query, verdict, self._policy.blocking)
+            return Answered(octets, self.tally.outcome(transport, client, octets[3] & 15, verdict))
+        self.tally.limited[row.group] += 1
+        is_udp = transport is Transport.UDP
+        octets = answer.truncated(query) if is_udp else build.response(query, codes.REFUSED)
+        return Answered(octets, self.tally.outcome(transport, client, octets[3] & 15))
+
     def row(self, client: str) -> ClientRow | None:
         """Return the client's row under the policy in force; None for a stranger."""
         try:
@@ -176,6 +222,7 @@ class PureEngine:
         except KeyError:
             if len(self._rows) >= CLIENTS_KNOWN:
                 self._rows.clear()
+                self.express.forget_clients()
             row = self._rows[client] = self._policy.clients.find(address(client))
             if row is not None:
                 self.express.welcome(client, row)
@@ -281,13 +328,15 @@ class PureEngine:
     ) -> tuple[bytes, Verdict]:
         """Fit an upstream's answer to one client, if the policy lets its whole chain through."""
         policy = self._policy
-        if entry.generation != policy.generation and (entry.chain or entry.additional):
-            self._look_up(entry)
+        if entry.generation != policy.generation and (entry.chain or entry.additional or policy.addresses):
+            look_up(entry, policy)
         if entry.is_listed and verdict.action is not Action.ALLOWED:
             verdict = decide_chain(policy, row, verdict, zip(entry.chain, entry.sets, strict=True), wall)
+            if entry.addresses:
+                verdict = decide_addresses(policy, row, verdict, query.name, entry.addresses, wall)
             if verdict.action is Action.BLOCKED:
                 return answer.blocked(query, verdict, policy.blocking), verdict
-            entry, verdict = self._without_blocked(row, verdict, entry, wall)
+            entry, verdict = self._without_blocked(row, verdict, entry, query.name, wall)
         if entry.is_truncated and transport is Transport.TCP:
             return answer.failure(query, codes.EDE_NETWORK_ERROR, "upstream does not answer by TCP"), verdict
         if entry.is_truncated:
@@ -304,18 +353,16 @@ class PureEngine:
             return answer.failure(query, codes.EDE_OTHER, "an answer that no message can hold"), verdict
         return octets, verdict
 
-    def _look_up(self, entry: Entry) -> None:
-        """Find which lists name what an answer tells of, in the index of the policy in force."""
-        entry.generation, find = self._policy.generation, self._policy.index.find
-        entry.sets = tuple(map(find, entry.chain))
-        entry.additional_sets = tuple(tuple(map(find, each.names)) for each in entry.additional)
-        entry.is_listed = any(entry.sets) or any(map(any, entry.additional_sets))
-
-    def _without_blocked(self, row: ClientRow, verdict: Verdict, entry: Entry, wall: float) -> tuple[Entry, Verdict]:
+    def _without_blocked(
+        self, row: ClientRow, verdict: Verdict, entry: Entry, qname: Name, wall: float
+    ) -> tuple[Entry, Verdict]:
         """Take away additional records that tell of blocked names; the answer itself stays (MX, SRV, NS)."""
-        sets = self._policy.index.sets
-        for number, found in enumerate(entry.additional_sets):
-            for link in (judge(row, sets[each], wall, is_qname=False) for each in found if each):
+        sets, spared = self._policy.index.sets, self._policy.spared(qname)
+        for number, (found, mask) in enumerate(zip(entry.additional_sets, entry.additional_masks, strict=True)):
+            hits = [sets[each] for each in found if each] + (
+                [Hit(mask & ~spared, mask & ~spared)] if mask & ~spared else []
+            )
+            for link in (judge(row, hit, wall, is_qname=False) for hit in hits):
                 verdict = limited(verdict, link.valid_s)
                 if link.action is Action.BLOCKED:
                     return entry.without(number), verdict
@@ -335,8 +382,19 @@ class PureEngine:
         waiter = Waiter(query, row, verdict, self._policy.generation, "", PROBED, now, reply)
         return self._ask(waiter, wanted, has_stale=entry is not None)
 
+    def watch_for(self, name: Name, on_asked: Callable[[], None] | None) -> None:
+        """Tell when somebody asks for a name; see the protocol."""
+        if on_asked is not None:
+            self._watched[name] = on_asked
+        else:
+            self._watched.pop(name, None)
+        self.express.keep_apart(frozenset(map(parent, self._watched)))
+
     def _ask(self, waiter: Waiter, wanted: bytes, has_stale: bool) -> Answered | Forward | Joined:
         query, forward = waiter.query, self._pending.find(wanted)
+        if self._watched and (on_asked := self._watched.get(query.name)) is not None:
+            on_asked()
+            return self._overloaded(waiter)
         if isinstance(forward, Quick):
             forward = self.adopt(forward)
             self._on_forward(forward)
@@ -344,7 +402,20 @@ class PureEngine:
             return Joined() if self._pending.join(forward, waiter) else self._overloaded(waiter)
         zone = self._policy.zone(query.name)
         forward = Forward(wanted, query.name, query.qtype, query.do, query.cd, zone, waiter.since, [waiter], has_stale)
+        if not self._pending.has_room(zone):
+            self._make_room(zone, waiter.since)
         return forward if self._pending.begin(forward) else self._overloaded(waiter)
+
+    def _make_room(self, zone: int, now: float) -> None:
+        """Give up the question that has been out for longest, if nobody has answered it for a while."""
+        oldest = self._pending.oldest(zone)
+        if oldest is None or now - oldest.since < JOSTLE_S:
+            return
+        if isinstance(oldest, Quick):
+            oldest = self.adopt(oldest)
+        given_up = self.fail(oldest, codes.EDE_NETWORK_ERROR, "too many questions in flight", now, self._wall())
+        for reply, octets in given_up.responses:
+            reply(octets)
 
     def adopt(self, quick: Quick) -> Forward:
         """Return what was asked the short way as a question to go on with."""
@@ -478,4 +549,4 @@ class PureEngine:
 
     def counters(self) -> Counters:
         """Return the counters as they stand."""
-        return self.tally.counters(len(self._cache))
+        return self.tally.counters(len(self._cache), self.suspicion.counts(self._now()))

@@ -3,20 +3,27 @@
 import logging
 from bisect import bisect_left
 from collections import Counter
+from collections.abc import Mapping
 
-from dnsfilter.core.policy import Verdict
+from dnsfilter.core.policy import CANARY, ONLY, REBINDING, Action, Verdict
+from dnsfilter.core.suspicion import Reason, Signal
 from dnsfilter.core.wire import codes
-from dnsfilter.engine.interface import DURATIONS, PROBE_OUTCOME, Counters, Outcome, Transport
+from dnsfilter.engine.interface import DURATIONS, PROBE_OUTCOME, Answered, Counters, Outcome, Transport
 
 log = logging.getLogger(__name__)
 
 ERRORS_LOGGED = 100  # kinds
+RESOLVERS = "encrypted-dns"  # the list of resolvers that clients had better not use
+NO_SIGN = ("", Signal.OTHER)
+_NO_APPS = (CANARY, ONLY, REBINDING)
 
 
 class Tally:
     """The counters of one engine."""
 
     def __init__(self) -> None:
+        self.signals: list[tuple[str, Signal]] = [NO_SIGN]  # by number of outcome: client group, and what it tells
+        self.limited: Counter[str] = Counter()
         self.counts: list[int] = [0]  # by number of outcome; number 0 is that of probes, and not told
         self.dropped: Counter[str] = Counter()
         self._outcomes: dict[tuple[str, bool, int, str, str, str, str], int] = {}
@@ -37,7 +44,12 @@ class Tally:
         if number is None:
             number = self._outcomes[labels] = len(self.counts)
             self.counts.append(0)
+            self.signals.append(NO_SIGN if verdict is None else (verdict.group, _signal(verdict)))
         return number
+
+    def signal(self, result: object) -> tuple[str, Signal]:
+        """Return what one query tells of its client: the group, and a sign of getting around the ban."""
+        return self.signals[result.outcome] if isinstance(result, Answered) else NO_SIGN
 
     def count(self, outcome: int, seconds: float) -> None:
         """Count one query, answered so long after it came."""
@@ -59,7 +71,7 @@ class Tally:
             self._errors_logged.add(kind)
             log.error("a query was lost to an error of ours, please report it: %s", kind, exc_info=error)
 
-    def counters(self, cache_entries: int) -> Counters:
+    def counters(self, cache_entries: int, suspects: Mapping[tuple[str, Reason], int]) -> Counters:
         """Return the counters as they stand."""
         outcomes = {
             Outcome(transport, "ipv6" if is_ipv6 else "ipv4", codes.RCODE_NAMES[rcode], *rest): self.counts[number]
@@ -72,7 +84,15 @@ class Tally:
             duration_sum_s=self._duration_sum_s,
             internal_errors=self._internal_errors,
             cache_entries=cache_entries,
+            limited=dict(self.limited),
+            suspects=suspects,
         )
+
+
+def _signal(verdict: Verdict) -> Signal:
+    if verdict.action not in (Action.BLOCKED, Action.OBSERVED) or verdict.list_name in _NO_APPS:
+        return Signal.OTHER
+    return Signal.RESOLVER_BLOCKED if verdict.list_name == RESOLVERS else Signal.APP_BLOCKED
 
 
 def _place(error: Exception) -> str:

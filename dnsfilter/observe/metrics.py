@@ -13,15 +13,20 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from dnsfilter.core.policy import CANARY, ONLY
+from dnsfilter.core.policy import CANARY, ONLY, REBINDING
+from dnsfilter.core.suspicion import Reason
 from dnsfilter.core.wire.codes import BADVERS, RCODE_NAMES
 from dnsfilter.engine.interface import DURATIONS, Counters
 
 TRANSPORTS = ("udp", "tcp")
 FAMILIES = ("ipv4", "ipv6")
 DROPPED = ("internal_error", "not_a_query", "oversize", "send")
-_VERDICTS = {CANARY: ("blocked",), ONLY: ("blocked", "observed")}  # what never happens to a name has no series
-DEGRADED = ("list", "reload", "upstreams")
+_VERDICTS = {
+    CANARY: ("blocked",),
+    REBINDING: ("blocked",),
+    ONLY: ("blocked", "observed"),
+}  # what never happens to a name has no series
+DEGRADED = ("list", "loop", "reload", "upstreams")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +88,7 @@ class _Once(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield the families for the registry."""
         yield from _queries(self._state)
+        yield from _groups(self._state)
         yield from _upstreams(self._state.upstreams)
         yield from _lists(self._state.lists)
         yield from _service(self._state)
@@ -138,6 +144,17 @@ def _queries(state: State) -> Iterator[Metric]:
     dropped = {(reason,): counters.dropped.get(reason, 0) for reason in DROPPED}
     yield _counter("dropped", "Messages that got no response.", ["reason"], dropped)
     yield _counter("internal_errors", "Queries lost to errors of ours.", [], {(): counters.internal_errors})
+
+
+def _groups(state: State) -> Iterator[Metric]:
+    groups, counters = state.group_lists, state.counters
+    limited = {(group,): counters.limited.get(group, 0) for group in groups}
+    yield _counter("rate_limited", "Queries over the rate limit, those for blocked names apart.", ["group"], limited)
+    suspects = {
+        (group, reason.value): counters.suspects.get((group, reason), 0) for group in groups for reason in Reason
+    }
+    text = "Clients that seem to get around the ban."
+    yield _gauge("bypass_suspects", text, ["group", "reason"], suspects)
 
 
 def _verdict_series(group_lists: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, str, str]]:

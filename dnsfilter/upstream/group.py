@@ -42,7 +42,7 @@ class Upstream:
         """udp: None where everything goes over `stream`; else that is for answers that no datagram holds."""
         self.name = name
         self.udp = udp
-        self.post = udp.post if udp is not None else None
+        self.post: Any = None if udp is None else udp.post
         self.stream = stream
         self.health = health.Health()
         self.open = 0  # exchanges that have not ended

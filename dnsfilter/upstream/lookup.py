@@ -15,7 +15,7 @@ MAX_LINKS = 16  # of a CNAME chain
 MAX_ADDRESSES = 32
 _TYPES = {codes.A: "A", codes.AAAA: "AAAA"}
 _TOLD = 6  # answers, in a message
-_REMEDY = "correct the host name, or resolve.bootstrap (upstreams, where that is not set)"
+_REMEDY = "correct the host name, or resolve.bootstrap (the plain ones of upstreams, where that is not set)"
 
 
 class LookupFailed(Exception):

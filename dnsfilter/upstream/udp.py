@@ -50,10 +50,10 @@ Waiting = dict[bytes, Exchange[T] | Quick]  # what was sent from one port, by id
 class Receiver(Protocol[T]):
     """Who sent the queries: told what becomes of them."""
 
-    def on_response(self, exchange: Exchange[T] | Quick, octets: bytes) -> None:
+    def on_response(self, exchange: Exchange[T], octets: bytes) -> None:
         """Take a response that answers the query."""
 
-    def on_refused(self, exchange: Exchange[T] | Quick) -> None:
+    def on_refused(self, exchange: Exchange[T]) -> None:
         """Nobody listens there."""
 
     def on_batch_end(self) -> None:
@@ -100,6 +100,7 @@ class UdpPool(Generic[T]):
         self._unsent: list[tuple[_Port[T], bytes]] = []
         self.ignored = 0  # responses that answer nothing that was asked
         self.express: Express | None = None
+        self.take_over: Callable[[Quick], Exchange[T]]  # has the receiver go on with what `express` has sent
 
     def send(self, rest: bytes, question: bytes, purpose: T, now: float) -> Exchange[T]:
         """Have a query sent at the end of this turn of the loop, and return its exchange.
@@ -147,7 +148,7 @@ class UdpPool(Generic[T]):
                 refused.append((port.waiting, octets[:2]))
         for waiting, id_ in refused:
             if (exchange := waiting.pop(id_, None)) is not None:
-                self._receiver.on_refused(exchange)
+                self._receiver.on_refused(self._whole(exchange))
         if refused:
             self._receiver.on_batch_end()
 
@@ -238,7 +239,7 @@ class UdpPool(Generic[T]):
         if exchange is None:
             self.ignored += 1
         elif answers(octets[:2], exchange.question, octets):
-            self._receiver.on_response(exchange, octets)
+            self._receiver.on_response(self._whole(exchange), octets)
         else:
             self.ignored += 1
             port.waiting[octets[:2]] = exchange  # what answers something else ends nothing
@@ -247,4 +248,11 @@ class UdpPool(Generic[T]):
         refused = list(port.waiting.values())
         port.waiting.clear()
         for exchange in refused:
-            self._receiver.on_refused(exchange)
+            self._receiver.on_refused(self._whole(exchange))
+
+    def _whole(self, exchange: Exchange[T] | Quick) -> Exchange[T]:
+        """Return an exchange that the receiver knows, of what was asked the short way too."""
+        if isinstance(exchange, Exchange):
+            return exchange
+        assert self.express is not None  # noqa: S101
+        return self.take_over(exchange)

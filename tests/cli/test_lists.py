@@ -262,3 +262,14 @@ def test_score_prints_the_first_names_or_all(tmp_path: Path, evidence: Path) -> 
 def test_what_cannot_be_done_says_why(tmp_path: Path, words: list[str], status: int, part: str) -> None:
     done = service(tmp_path).command("lists", *words)
     assert (done.returncode, part in done.stderr) == (status, True), done.stderr
+
+
+# ---- lists of addresses ----
+
+
+def test_a_list_of_addresses_has_its_state_and_no_names_to_look_at(tmp_path: Path) -> None:
+    found = service(tmp_path, edge={"addresses": ["203.0.113.0/24", "2001:db8:bad::/48"], "mode": "observe"})
+    done = found.command("lists")
+    assert rows(done.stdout)["edge"][:5] == ["edge", "configuration", "observe", "2", "0"]
+    done = found.command("lists", "lint", "edge")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "0 lists, 0 findings\n", "")

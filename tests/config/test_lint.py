@@ -1,8 +1,10 @@
 """Warnings of what loads and is rarely meant."""
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
+import trustme
 
 from dnsfilter.config.lint import warnings
 from dnsfilter.config.problems import Problem
@@ -48,6 +50,19 @@ def grouped(exemptions: str) -> str:
         pytest.param("lists: {a: {file: a}}\ngroups: {default: {block: [], allow: [a]}}", id="a list for allow"),
         pytest.param(f"timezone: UTC\nexemptions:\n  entries:\n{exemption('10.0.0.0/8')}", id="everybody in default"),
         pytest.param("timezone: UTC\nexemptions: {entries: []}", id="no exemptions"),
+        pytest.param("upstreams: ['tls://192.0.2.55', 'https://192.0.2.56/q']", id="all upstreams encrypted"),
+        pytest.param(
+            "upstreams: ['tls://192.0.2.55']\nforward: [{zone: a.example, upstreams: [192.0.2.53]}]",
+            id="plain upstreams for a zone of our own",
+        ),
+        pytest.param("resolve: {rebind_protection: on, private_domains: [corp.example]}", id="private domains"),
+        pytest.param("rate_limit: {queries_per_second: 20, exempt: [10.0.0.9]}", id="a rate limit"),
+        pytest.param("rate_limit: {queries_per_second: 0}", id="no rate limit"),
+        pytest.param(
+            "lists: {a: {addresses: [203.0.113.0/24, '2001:db8:bad::/48']}}\n"
+            "groups: {default: {block: [a, encrypted-dns]}}",
+            id="a list of addresses",
+        ),
     ],
 )
 def test_what_is_well_meant_is_not_warned_of(text: str) -> None:
@@ -103,6 +118,27 @@ def test_what_is_well_meant_is_not_warned_of(text: str) -> None:
             *(4, "exemption 'A': it is over"),
             id="an exemption that is over",
         ),
+        pytest.param(
+            "\nupstreams: [192.0.2.53, 'tls://192.0.2.55']",
+            *(2, "192.0.2.53:53 is asked in the clear what the others"),
+            id="plain beside encrypted",
+        ),
+        pytest.param(
+            "forward:\n- zone: a.example\n  upstreams: ['https://192.0.2.55/q', 192.0.2.53]",
+            *(3, "forward zone number 1: upstreams: 192.0.2.53:53 is asked in the clear"),
+            id="plain beside encrypted in a zone",
+        ),
+        pytest.param(
+            "resolve:\n  private_domains: [corp.example]", 2, "without rebind_protection: on", id="idle private domains"
+        ),
+        pytest.param("rate_limit: {exempt: [10.0.0.9]}", 1, "without queries_per_second", id="idle exempt networks"),
+        pytest.param("rate_limit:\n  queries_per_second: 19", 2, "19 a second: an office", id="a low rate limit"),
+        pytest.param(
+            "lists: {a: {addresses: [104.16.1.0/24]}}\ngroups: {default: {block: [a, encrypted-dns]}}",
+            *(1, "104.16.1.0/24 has addresses of Cloudflare"),
+            id="addresses of a delivery network",
+        ),
+        pytest.param("lists: {a: {addresses: [203.0.113.0/24]}}", 1, "no group uses it", id="unused addresses"),
     ],
 )
 def test_what_is_rarely_meant_is_warned_of_with_its_line(text: str, line: int, says: str) -> None:
@@ -110,6 +146,15 @@ def test_what_is_rarely_meant_is_warned_of_with_its_line(text: str, line: int, s
     assert says in warning.text
     assert warning.line == line
     assert warning.remedy
+
+
+def test_a_file_of_certificates_is_of_no_use_to_plain_upstreams(tmp_path: Path) -> None:
+    authority = tmp_path / "ca.pem"
+    trustme.CA().cert_pem.write_to_path(str(authority))
+    text = f"resolve: {{ca_file: {authority}}}\nupstreams: [%s]"
+    [warning] = found(text % "192.0.2.53")
+    assert (warning.line, warning.text) == (1, "resolve.ca_file: it means nothing without encrypted upstreams")
+    assert found(text % "'tls://192.0.2.55'") == []
 
 
 SHADOW = "10.20.0.0/16 goes in part"

@@ -19,7 +19,7 @@ from dnsfilter.config.problems import ConfigError, Problem
 from dnsfilter.config.schema import Config
 from dnsfilter.config.sets import expand
 from dnsfilter.config.unavailable import UNAVAILABLE
-from dnsfilter.config.values import Address
+from dnsfilter.config.values import Address, Upstream
 from dnsfilter.core.names import from_text
 from dnsfilter.core.rules import Match
 from tests.config.builtin import BUILTIN, FILE, loaded, only_problem, problems
@@ -30,18 +30,32 @@ listen:
   metrics: "10.0.0.53:9153"
   admin: off
 access: [10.0.0.0/8, "2001:db8::/32", "::ffff:192.0.2.0/120"]
-upstreams: [192.0.2.53, "192.0.2.54:5353", "[2001:db8::54]:5353"]
+upstreams:
+  - 192.0.2.53
+  - "192.0.2.54:5353"
+  - "[2001:db8::54]:5353"
+  - "tls://192.0.2.55#dns.example"
+  - "https://dns.example/dns-query"
 forward:
   - {zone: intra.ministry.example, upstreams: [10.1.0.53]}
-resolve: {strategy: strict, timeout: 1.5s, deadline: 6s, max_concurrent: 500}
+resolve:
+  strategy: parallel
+  timeout: 1.5s
+  deadline: 6s
+  max_concurrent: 500
+  bootstrap: [192.0.2.53]
+  random_case: on
+  rebind_protection: on
+  private_domains: [corp.example]
 cache: {entries: 50000, max_ttl: 2h, max_negative_ttl: 1m}
 lists:
   ministry: {file: ministry.txt, format: domains, match: suffix}
   csirt: {file: /srv/csirt.hosts, format: hosts, mode: observe}
   urgent: {domains: [new.example, Other.Example.], match: exact}
+  edge: {addresses: [203.0.113.0/24, 203.0.113.9, "2001:db8:bad::/48", "::ffff:198.51.100.0/120"], mode: observe}
   social: {category: [social]}
   offensive: {origin: [CN, RU]}
-  ban: {lists: [tiktok, social, encrypted-dns, ministry, csirt, urgent]}
+  ban: {lists: [tiktok, social, encrypted-dns, ministry, csirt, urgent, edge]}
 protected: [gouv.example, bank.example]
 groups:
   managed:
@@ -66,6 +80,7 @@ exemptions:
       end: 2026-05-08
 timezone: Europe/Paris
 blocking: {answer: nodata, ipv4: off, ipv6: "2001:db8::1", ttl: 30, text: "Not allowed: help@ministry.example"}
+rate_limit: {queries_per_second: 200, exempt: [10.0.0.54, "2001:db8:5::/48"]}
 log: {level: warning}
 state: state
 workers: 4
@@ -86,10 +101,22 @@ def test_every_key_is_read_as_its_type() -> None:
     assert config.listen.admin is None
     assert config.access is not None
     assert str(config.access[2]) == "192.0.2.0/24"
-    assert config.upstreams == (Address("192.0.2.53", 53), Address("192.0.2.54", 5353), Address("2001:db8::54", 5353))
+    assert config.upstreams is not None
+    assert list(map(str, config.upstreams)) == [
+        *("192.0.2.53:53", "192.0.2.54:5353", "[2001:db8::54]:5353"),
+        *("tls://192.0.2.55:853#dns.example", "https://dns.example:443/dns-query"),
+    ]
     assert config.forward[0].zone == from_text("intra.ministry.example")
-    assert config.forward[0].upstreams == (Address("10.1.0.53", 53),)
+    assert config.forward[0].upstreams == (Upstream("udp", "10.1.0.53", 53),)
     assert (config.resolve.timeout_s, config.resolve.deadline_s, config.resolve.max_concurrent) == (1.5, 6.0, 500)
+    assert (config.resolve.strategy, config.resolve.bootstrap) == ("parallel", (Address("192.0.2.53", 53),))
+    assert (config.resolve.random_case, config.resolve.rebind_protection) == (True, True)
+    assert (config.resolve.ca_file, config.resolve.private_domains) == (None, (from_text("corp.example"),))
+    assert config.rate_limit.queries_per_second == 200
+    assert list(map(str, config.rate_limit.exempt)) == ["10.0.0.54/32", "2001:db8:5::/48"]
+    assert list(map(str, config.lists["edge"].addresses or ())) == [
+        *("203.0.113.0/24", "203.0.113.9/32", "2001:db8:bad::/48", "198.51.100.0/24"),
+    ]
     assert (config.cache.entries, config.cache.max_ttl_s, config.cache.max_negative_ttl_s) == (50000, 7200, 60)
     assert config.lists["ministry"].file == FILE.parent / "ministry.txt"
     assert config.lists["csirt"].file == Path("/srv/csirt.hosts")
@@ -118,7 +145,7 @@ def test_every_key_is_read_as_its_type() -> None:
 def test_sets_are_expanded_in_place_and_each_list_once() -> None:
     config = loaded(EVERYTHING).config
     assert expand(config, BUILTIN, ["ban"]) == (
-        *("tiktok", "bytedance", "vk", "encrypted-dns", "ministry", "csirt", "urgent"),
+        *("tiktok", "bytedance", "vk", "encrypted-dns", "ministry", "csirt", "urgent", "edge"),
     )
     assert expand(config, BUILTIN, ["games", "offensive"]) == ("games", "tiktok", "bytedance", "vk")
 
@@ -142,10 +169,10 @@ def test_an_empty_file_is_the_defaults(text: str) -> None:
 
 
 def test_options_of_the_command_line_stand_in_the_place_of_the_file() -> None:
-    found = load(FILE, builtin=BUILTIN, text=EVERYTHING, listen="127.0.0.1:0", upstream="192.0.2.1")
+    found = load(FILE, builtin=BUILTIN, text=EVERYTHING, listen="127.0.0.1:0", upstream="tls://192.0.2.1#dns.example")
     assert found.config.listen.dns == (Address("127.0.0.1", 0),)
     assert found.config.listen.metrics == Address("10.0.0.53", 9153)
-    assert found.config.upstreams == (Address("192.0.2.1", 53),)
+    assert found.config.upstreams == (Upstream("tls", "192.0.2.1", 853, "dns.example"),)
 
 
 def test_a_wrong_option_is_named_as_such() -> None:
@@ -294,9 +321,7 @@ def test_a_key_without_its_feature_is_refused_by_name(path: str) -> None:
     ("text", "line"),
     [
         pytest.param("\nlog: {queries: all}", 2, id="a query log"),
-        pytest.param("\n\nupstreams: [192.0.2.1, 'tls://192.0.2.55#dns.example']", 3, id="DNS over TLS"),
-        pytest.param("forward: [{zone: a.example, upstreams: ['https://dns.example/q']}]", 1, id="DNS over HTTPS"),
-        pytest.param("upstreams: [dns.example]", 1, id="a host name"),
+        pytest.param("\n\nresolve: {strategy: fastest}", 3, id="a strategy"),
         pytest.param("listen: {admin: '0.0.0.0:9353'}", 1, id="admin beyond loopback"),
     ],
 )
@@ -343,7 +368,21 @@ def test_what_is_refused_by_name_is_said_once_and_without_echo(text: str, line: 
         pytest.param(
             "resolve: {timeout: 6s}", 1, "deadline, 5s, is shorter than the timeout, 6s", "twice", id="deadline"
         ),
-        pytest.param("resolve: {strategy: best}", 1, "'best' is not known", "write strict", id="unknown strategy"),
+        pytest.param(
+            "resolve: {strategy: best}", 1, "'best' is not known", "load_balance or parallel", id="unknown strategy"
+        ),
+        pytest.param("resolve: {random_case: yes}", 1, "random_case: 'yes' is not", "on or off", id="no switch"),
+        pytest.param("resolve: {private_domains: [.]}", 1, "every name", "meant", id="all names private"),
+        pytest.param(
+            "resolve: {ca_file: missing.pem}", 1, "missing.pem cannot be read: No such file", "PEM", id="no CA file"
+        ),
+        pytest.param(f"resolve: {{ca_file: {__file__}}}", 1, "no file of certificates", "PEM", id="another CA file"),
+        pytest.param(
+            "resolve: {ca_file: /}", 1, "ca_file: / cannot be read: it is no", "PEM", id="a directory as CA file"
+        ),
+        pytest.param("rate_limit: {queries_per_second: -1}", 1, "'-1' is not a number", "digits", id="negative rate"),
+        pytest.param("rate_limit: {queries_per_second: 1000001}", 1, "from 0 to 1000000", "digits", id="high rate"),
+        pytest.param("rate_limit: {exempt: [10.0.0.1/8]}", 1, "has bits set", "10.0.0.0/8", id="exempt host bits"),
         pytest.param("cache: {max_ttl: 1.5s}", 1, "not in whole seconds", "write 2s", id="half a second of TTL"),
         pytest.param("log: {level: INFO}", 1, "'INFO' is not known", "'info'", id="a capital level"),
         pytest.param("blocking: {answer: drop}", 1, "'drop' is not known", "sinkhole, nodata", id="unknown answer"),
@@ -378,6 +417,9 @@ def test_what_is_refused_by_name_is_said_once_and_without_echo(text: str, line: 
         ),
         pytest.param(
             "listen: {metrics: '127.0.0.1:9353'}", 1, "listen.metrics: 127.0.0.1:9353 is", "admin", id="admin's"
+        ),
+        pytest.param(
+            "listen: {dns: [localhost]}", 1, "a host name stands where", "write the address", id="a name to listen on"
         ),
         # networks
         pytest.param(LAB % "10.20.1.0/16", 1, "has bits set", "write 10.20.0.0/16, or 10.20.1.0 for", id="host bits"),
@@ -430,6 +472,31 @@ def test_what_is_refused_by_name_is_said_once_and_without_echo(text: str, line: 
             "lists: {a: {lists: [nope]}}", 1, "there is no list 'nope'", "lists are: a, tiktok", id="unknown in a set"
         ),
         pytest.param("lists: {a: {lists: [a]}}", 1, "contains itself: a > a", "take one out", id="a set in itself"),
+        pytest.param("lists: {rebinding: {file: a}}", 1, "'rebinding' is not free", "", id="reserved: rebinding"),
+        # lists of addresses
+        pytest.param("lists: {a: {addresses: [203.0.113.9/24]}}", 1, "has bits set", "203.0.113.0/24", id="bits in it"),
+        pytest.param("lists: {a: {addresses: ['::/0']}}", 1, "every address there is", "meant", id="all of a family"),
+        pytest.param("lists: {a: {addresses: []}}", 1, "addresses is an empty list", "at least one", id="no addresses"),
+        pytest.param("lists: {a: {addresses: [a.example]}}", 1, "'a.example' is not a network", "", id="a name in it"),
+        pytest.param(
+            "lists: {a: {addresses: [203.0.113.0/24], match: exact}}", 1, "match: it means nothing", "out", id="match"
+        ),
+        pytest.param(
+            "lists: {a: {addresses: [203.0.113.0/24], domains: [a.example]}}",
+            *(1, "it has addresses already", "another list"),
+            id="names beside addresses",
+        ),
+        pytest.param(
+            "lists: {a: {addresses: [203.0.113.0/24]}}\ngroups: {default: {block: [], only: [a]}}",
+            *(2, "group 'default': 'a' has addresses and no names", "block"),
+            id="only addresses",
+        ),
+        pytest.param(
+            "lists: {a: {addresses: [203.0.113.0/24]}, b: {lists: [a, vk]}}\n"
+            "groups: {default: {block: [], allow: [b]}}",
+            *(2, "'b' contains 'a', which has addresses", "block"),
+            id="allowed addresses in a set",
+        ),
         # groups
         pytest.param("groups: {}", 1, "there is no group 'default'", "default", id="no groups at all"),
         pytest.param(
@@ -644,13 +711,15 @@ def test_a_file_that_cannot_be_read_is_one_message(name: str, tmp_path: Path) ->
 
 WORDS = """
     tiktok default labs a press.example 10.0.0.0/8 192.0.2.1:53 127.0.0.1:5335 2s 1d 60 off exact hosts observe
+    on tls://192.0.2.55#dns.example https://dns.example/dns-query tls://127.0.0.1:5335 parallel 203.0.113.0/24 b
     2026-05-04 2026-05-04T08:00 Europe/Paris CN social only ~ null
 """
 KEYS = """
     listen dns metrics admin access upstreams forward zone resolve strategy timeout deadline cache entries max_ttl
+    bootstrap ca_file random_case rebind_protection private_domains rate_limit queries_per_second exempt addresses
     lists file domains category origin format match mode protected groups networks block allow answer only
     exemptions regime max_duration id owner reason approved_by start end timezone blocking ipv4 ttl text
-    log level state workers default a
+    log level state workers default a b
 """
 refused = {part for path in UNAVAILABLE for part in path.split(".") if part != "*"}
 words = st.sampled_from(WORDS.split())

@@ -116,4 +116,18 @@ def test_bootstrap_resolvers_are_addresses_and_never_our_own() -> None:
     config = loaded("resolve: {bootstrap: [192.0.2.53, '[2001:db8::53]:5353']}").config
     assert [str(each) for each in config.resolve.bootstrap or ()] == ["192.0.2.53:53", "[2001:db8::53]:5353"]
     assert "our own" in only_problem("resolve: {bootstrap: ['127.0.0.1:5335']}").text
-    assert "host names are not available" in only_problem("resolve: {bootstrap: [dns.example]}").text
+    assert "a host name stands where an address" in only_problem("resolve: {bootstrap: [dns.example]}").text
+    assert "without encryption" in only_problem("resolve: {bootstrap: ['tls://192.0.2.55']}").text
+
+
+def test_hosts_of_lists_need_somebody_who_is_asked_without_encryption() -> None:
+    encrypted = f"upstreams: ['tls://192.0.2.55']\n{remote()}\n"
+    problem = only_problem(encrypted)
+    assert (problem.line, "nobody can look up lists.example" in problem.text) == (2, True)
+    assert "bootstrap: [192.0.2.53]" in problem.remedy
+    loaded(encrypted + "resolve: {bootstrap: [192.0.2.53]}")
+    loaded(encrypted + "forward: [{zone: lists.example, upstreams: [192.0.2.54]}]")
+    zone = only_problem(f"{remote()}\nforward: [{{zone: lists.example, upstreams: ['tls://192.0.2.54']}}]")
+    assert (zone.line, "all upstreams of zone lists.example are encrypted" in zone.text) == (1, True)
+    loaded(encrypted.replace("lists.example", "192.0.2.7"))
+    loaded(f"upstreams: ['tls://192.0.2.55', 192.0.2.53]\n{remote()}")

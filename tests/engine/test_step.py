@@ -900,7 +900,7 @@ def test_a_stranger_is_refused_without_any_work_on_its_cookie(asking: Asking) ->
 
 def test_too_many_questions_in_flight_are_servfail_at_once() -> None:
     asking = Asking(shared(), max_in_flight=3)
-    forwards = [asking.forward(query(f"n{number}.example")) for number in range(3)]
+    forwards = [asking.forward(query(f"n{number}.example"), f"192.0.2.{number}") for number in range(3)]
     octets = asking.answer(query("n3.example", edns=opt()))
     assert (rcode(octets), edes(octets)) == ("SERVFAIL", [(23, "too many questions in flight")])
     assert is_sinkhole(asking.answer(query("banned.example"))), "what needs no upstream is answered all the same"
@@ -911,11 +911,11 @@ def test_too_many_questions_in_flight_are_servfail_at_once() -> None:
 
 def test_a_zone_whose_upstreams_are_dead_takes_the_slots_of_no_other() -> None:
     asking = Asking(shared(zones={name("dead.example"): 1, name("intra.example"): 2}), max_in_flight=3)
-    dead = [asking.forward(query(f"n{number}.dead.example")) for number in range(3)]
+    dead = [asking.forward(query(f"n{number}.dead.example"), f"192.0.2.{number}") for number in range(3)]
     over = asking.answer(query("n3.dead.example", edns=opt()))
     assert (rcode(over), edes(over)) == ("SERVFAIL", [(23, "too many questions in flight")])
     for zone in ("intra.example", "example"):
-        forwards = [asking.forward(query(f"n{number}.{zone}")) for number in range(3)]
+        forwards = [asking.forward(query(f"n{number}.{zone}"), f"192.0.2.{number}") for number in range(3)]
         assert rcode(asking.answer(query(f"n3.{zone}"))) == "SERVFAIL"
         for forward in forwards:
             asking.engine.fail(forward, 22, "", asking.clock.now, asking.clock.wall)

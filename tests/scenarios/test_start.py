@@ -301,7 +301,7 @@ def test_listen_and_upstream_of_the_command_line_go_before_the_configuration(
     "options",
     [
         pytest.param(["--listen", "localhost:53"], id="--listen with a host name"),
-        pytest.param(["--upstream", "tls://192.0.2.53"], id="--upstream over TLS"),
+        pytest.param(["--upstream", "quic://192.0.2.53"], id="--upstream over QUIC"),
         pytest.param(["--upstream", "0.0.0.0"], id="--upstream without an address"),
     ],
 )

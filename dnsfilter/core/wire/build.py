@@ -6,6 +6,7 @@ from dnsfilter.core.wire.query import Query
 _OPT_START = b"\0\0\x29" + codes.UDP_SIZE.to_bytes(2, "big")
 _PLAIN_OPT = _OPT_START + bytes(6)
 _PLAIN_OPT_DO = _OPT_START + bytes((0, 0, codes.DO, 0, 0, 0))
+_PADDING, _BLOCK = 12, 128  # the option's code, and what lengths are multiples of
 
 
 def header_error(message: bytes, rcode: int) -> bytes:
@@ -68,13 +69,26 @@ def upstream_query(question: bytes, cd: bool, do: bool, edns: bool) -> bytes:
     return head + question + opt
 
 
+def padded(rest: bytes) -> bytes:
+    """Pad a query for an upstream to a multiple of 128 octets, so that its length tells little (RFC 7830).
+
+    The block is that of RFC 8467 section 4.1.
+    rest: as `upstream_query` made it, without the id, which counts. One without OPT is returned as it is.
+    """
+    if rest[8:10] != b"\0\1" or rest[-11:] not in (_PLAIN_OPT, _PLAIN_OPT_DO):
+        return rest
+    padding = option(_PADDING, bytes(-(2 + len(rest) + 4) % _BLOCK))
+    return rest[:-2] + len(padding).to_bytes(2, "big") + padding
+
+
 def random_case(question: bytes, drawn: bytes) -> bytes:
     """Spell the name of a question in letters of random case: a forger has to guess that too.
 
     Whoever answers has to copy the spelling. drawn: random octets, as many as the name has.
     """
     name, rest = question[: len(drawn)], question[len(drawn) :]
-    return bytes(octet ^ (bit & 0x20) if 0x61 <= octet <= 0x7A else octet for octet, bit in zip(name, drawn)) + rest
+    drawn_of = zip(name, drawn, strict=True)
+    return bytes(octet ^ (bit & 0x20) if 0x61 <= octet <= 0x7A else octet for octet, bit in drawn_of) + rest
 
 
 _UPSTREAM = {

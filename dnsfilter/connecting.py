@@ -1,0 +1,135 @@
+"""The upstreams as they are configured, made and kept; and whether what one is asked comes back to us."""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Iterator
+
+from dnsfilter import workers
+from dnsfilter.core.names import Name, from_text
+from dnsfilter.engine.express import Express
+from dnsfilter.engine.interface import Engine
+from dnsfilter.forward import Ask, Forwarder
+from dnsfilter.settings import Resolver, Settings
+from dnsfilter.upstream.group import Strategy, Stream, Upstream, UpstreamGroup
+from dnsfilter.upstream.hosts import Hosts
+from dnsfilter.upstream.stream import StreamPool
+from dnsfilter.upstream.tls import Tls
+from dnsfilter.upstream.udp import POOL, UdpPool
+
+log = logging.getLogger(__name__)
+
+# Below it nothing exists, no resolver treats it as special (RFC 6761 section 6.5), and so each asks on.
+LOOP_ZONE = from_text("loop-check.example")
+
+
+class Upstreams:
+    """All upstreams of the process, and the groups they are in."""
+
+    def __init__(self, engine: Engine, express: Express, forwarder: Forwarder) -> None:
+        self._engine = engine
+        self._express = express
+        self._forwarder = forwarder
+        self._settings: Settings | None = None
+        self._hosts = Hosts(())
+        self._retired: list[Upstream] = []  # no longer configured, open until their questions are over
+        self._checked: set[Upstream] = set()
+        self.known: dict[Resolver, Upstream] = {}
+
+    def connect(self, settings: Settings) -> None:
+        """Make the groups, keeping what is known of the upstreams that stay. Raises OSError for a bad `ca_file`."""
+        old, self._settings = self._settings, settings
+        if old is None or (old.bootstrap, old.timeout_s) != (settings.bootstrap, settings.timeout_s):
+            self._hosts.close()
+            self._hosts = Hosts(settings.bootstrap, settings.timeout_s)
+        keeps = old is not None and (old.ca_hash, old.bootstrap) == (settings.ca_hash, settings.bootstrap)
+        wanted = dict.fromkeys(each for group in settings.upstream_groups for each in group)
+        sockets = max(1, min(POOL, workers.descriptors() // 4 // len(wanted)))
+        if sockets < POOL:
+            log.warning("only %d sockets for each upstream: raise the limit on open files (LimitNOFILE=65536)", sockets)
+        before, self.known = self.known, {}
+        for each in wanted:
+            kept = before.get(each) if keeps or each.transport == "udp" else None
+            self.known[each] = kept or self._upstream(each, sockets, settings.ca_file or None)
+        for gone in set(before.values()) - set(self.known.values()):
+            self._retired.append(gone)
+            asyncio.get_running_loop().call_later(settings.deadline_s, self._retire)
+        self._regroup()
+
+    def _regroup(self) -> None:
+        """Put the upstreams into their groups, those that lead back to us left out."""
+        settings = self._settings
+        assert settings is not None  # noqa: S101
+        strategy = Strategy(settings.strategy)
+        groups = [UpstreamGroup([self.known[each] for each in group], strategy) for group in settings.upstream_groups]
+        self._forwarder.groups = groups
+        is_plain = strategy is Strategy.STRICT and not settings.random_case
+        self._express.links = {
+            number: group.upstreams[0]
+            for number, group in enumerate(groups)
+            if is_plain and group.upstreams and group.upstreams[0].udp is not None
+        }
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._hosts.close()
+        for upstream in (*self.known.values(), *self._retired):
+            upstream.close()
+
+    def _retire(self) -> None:
+        self._retired.pop(0).close()
+
+    def _upstream(self, resolver: Resolver, sockets: int, ca_file: str | None) -> Upstream:
+        loop, forwarder = asyncio.get_running_loop(), self._forwarder
+        host, port = resolver.host, resolver.port
+        if resolver.transport == "udp":
+            udp = UdpPool[Ask](host, port, loop, forwarder, sockets)
+            udp.express, udp.take_over = self._express, forwarder.take_over
+            return Upstream(resolver.name, udp, StreamPool(host, port, loop, forwarder, self._hosts))
+        server = resolver.server_name or host
+        stream: Stream
+        if resolver.transport == "tls":
+            stream = StreamPool(host, port, loop, forwarder, self._hosts, Tls(server, ca_file))
+        else:
+            from dnsfilter.upstream.doh import DohPool  # noqa: PLC0415 - its library is an extra
+
+            tls, authority = Tls(server, ca_file, ("h2",)), server if port == 443 else f"{server}:{port}"
+            stream = DohPool(host, port, resolver.path, loop, forwarder, self._hosts, tls, authority=authority)
+        return Upstream(resolver.name, None, stream)
+
+    # ---- loops ----
+
+    async def find_loops(self) -> None:
+        """Ask each upstream a random name, once; one whose question comes back to us is asked no more."""
+        settings = self._settings
+        assert settings is not None  # noqa: S101
+        names = dict(self._questions())
+        for name, upstream in names.items():
+            self._checked.add(upstream)
+            self._engine.watch_for(name, lambda found=upstream: self._found(found))  # type: ignore[misc]
+            self._forwarder.try_out(upstream, name)
+        await asyncio.sleep(settings.deadline_s)
+        for name in names:
+            self._engine.watch_for(name, None)
+
+    def _questions(self) -> Iterator[tuple[Name, Upstream]]:
+        """Yield a name for each upstream that was not checked yet, in the zone that it is for."""
+        zones = {number: zone for zone, number in self._engine.policy.zones.items()}
+        for number, group in enumerate(self._forwarder.groups):
+            for upstream in group.upstreams:
+                if upstream not in self._checked:
+                    label = secrets.token_hex(6).encode()
+                    yield bytes([len(label)]) + label + zones.get(number, LOOP_ZONE), upstream
+
+    def _found(self, upstream: Upstream) -> None:
+        if not upstream.is_loop:
+            log.error(
+                "upstream %s asks us what we ask it: it is asked no more until it is configured anew", upstream.name
+            )
+            upstream.is_loop = True
+            self._regroup()
+
+    @property
+    def loops(self) -> list[str]:
+        """Those that lead back to us."""
+        return [upstream.name for upstream in self.known.values() if upstream.is_loop]

@@ -1,0 +1,749 @@
+"""DNS over HTTPS to one upstream: queries as POST requests over HTTP/2 (RFC 8484, RFC 9113).
+
+Needs the h2 library, so nothing but an https:// upstream imports this module. h2 owns HTTP/2;
+what a server may cost us is bounded before octets reach it.
+"""
+
+import asyncio
+import errno
+import logging
+import socket
+from collections import OrderedDict
+from collections.abc import Hashable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar, cast
+
+import hpack
+from h2 import events
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.errors import ErrorCodes
+from h2.exceptions import H2Error
+from h2.settings import SettingCodes, Settings
+
+from dnsfilter.core.wire import build
+from dnsfilter.core.wire.framing import MAX_MESSAGE
+from dnsfilter.core.wire.response import answers
+from dnsfilter.upstream.hosts import Hosts
+from dnsfilter.upstream.lookup import LookupFailed
+from dnsfilter.upstream.stream import Receiver
+from dnsfilter.upstream.tls import Tls
+
+T = TypeVar("T", bound=Hashable)
+
+MEDIA_TYPE = b"application/dns-message"
+ID = b"\0\0"  # the same for every query, so that caches on the way find it again (RFC 8484 section 4.1)
+TRIES = 2  # a server may close a connection just as we ask
+CONNECTIONS = 2  # in use, where one has no room
+# At once on a connection, whatever more the server allows (RFC 9113 section 6.5.2 wants no fewer). Knot Resolver 5
+# tells no limit, and stops reading for ever above this one.
+MOST_STREAMS = 100
+LAST_STREAM = 2**31 - 1
+TICK_S = 1.0  # how exactly idle and stuck connections are noticed
+SILENT_S = 1.0  # after which who is asked and sends nothing at all may be gone
+SHUTDOWN_S = 1.0  # how long a server may take to say that it closes too
+WARN_EVERY_S = 60.0
+
+MAX_FRAME = 16_384  # octets; we announce no more (RFC 9113 section 4.2)
+MAX_HEADERS = 16_384  # octets of one header block, and of the list in it
+# Every frame costs a credit. What is not paid for by a query or by time is a flood.
+CREDIT = 1_000  # of a new connection
+CREDIT_MOST = 4_000
+CREDIT_PER_QUERY = 16  # its answer in frames of a few hundred octets, and updates of windows
+CREDIT_PER_S = 100  # SETTINGS, PING and the like
+SETTINGS_PER_CREDIT = 64  # octets
+
+HEADERS, SETTINGS, GOAWAY, CONTINUATION = 1, 4, 7, 9  # frame types
+END_HEADERS = 4
+
+_CONFIG = H2Configuration(  # bytes in and out; our own headers are right, and of the server's we read two
+    client_side=True,
+    header_encoding=None,
+    validate_outbound_headers=False,
+    normalize_outbound_headers=False,
+    validate_inbound_headers=False,
+    normalize_inbound_headers=False,
+)
+_SETTINGS = {
+    SettingCodes.ENABLE_PUSH: 0,
+    SettingCodes.INITIAL_WINDOW_SIZE: MAX_MESSAGE,  # the longest message fits without an update
+    SettingCodes.MAX_FRAME_SIZE: MAX_FRAME,
+    SettingCodes.MAX_HEADER_LIST_SIZE: MAX_HEADERS,
+}
+
+_PATH = "is the path right? (/dns-query, as a rule)"
+_REMEDIES = {  # by the first digit of a status
+    b"3": "redirects are not followed, so write the URL that it leads to",
+    b"5": "it has trouble of its own, or is busy",
+}
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class _Request(Generic[T]):
+    """One query, until its response came or nobody waits any more."""
+
+    token: T
+    question: bytes
+    octets: bytes  # the message
+    tries: int = 0
+    stream: int = 0
+    connection: "_Connection[T] | None" = None  # None: it waits for one
+    since: float = 0.0  # the loop's time of sending
+    reads: int = 0  # how often octets had come by then
+    sent: int = 0  # octets of the message
+    body: bytearray | None = None  # of the response, once its headers were right
+
+
+class DohPool(Generic[T]):
+    """What is asked of one upstream, and its connections; the first is opened when the first query goes there."""
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        path: str,
+        loop: asyncio.AbstractEventLoop,
+        receiver: Receiver[T],
+        hosts: Hosts,
+        tls: Tls,
+        *,
+        idle_s: float = 10.0,
+        connect_s: float = 5.0,
+        most: int = CONNECTIONS,
+        most_waiting: int = 1000,
+        authority: str,
+    ) -> None:
+        """host: a name or an address to connect to. authority: as the URL has it, with a port that is not 443.
+
+        idle_s: after which a connection that is not needed is closed. most: connections in use.
+        """
+        self._host, self._port = host, port
+        self._loop = loop
+        self._receiver = receiver
+        self._hosts = hosts
+        self._tls = tls
+        self._connect_s = connect_s
+        self._most, self._most_waiting = most, most_waiting
+        self.idle_s, self.stuck_s = idle_s, 2 * connect_s
+        self.name = f"https://{authority}{path}"
+        self.headers = (
+            (b":method", b"POST"),
+            (b":scheme", b"https"),
+            (b":authority", authority.encode("ascii")),
+            (b":path", path.encode("ascii")),
+            (b"content-type", MEDIA_TYPE),
+            (b"accept", MEDIA_TYPE),
+            (b"user-agent", b"dnsfilter"),
+        )
+        self._requests: dict[T, _Request[T]] = {}
+        self._queue: OrderedDict[T, _Request[T]] = OrderedDict()  # those that no stream was free for yet
+        self._connections: list[_Connection[T]] = []  # with those that finish what they have
+        self._connecting: asyncio.Task[None] | None = None
+        self._more_at = 0.0  # from then on another connection may be opened beside one without room
+        self._is_flushing = False
+        self._is_closed = False
+        self._failed_at: dict[str, float] = {}  # addresses that did not connect
+        self._warned_at = float("-inf")
+        self.ignored = 0  # responses that are no answer to the question
+
+    def send(self, rest: bytes, question: bytes, token: T) -> None:
+        """Have a query sent at the end of this turn of the loop; the receiver hears of the outcome, once.
+
+        Raises OSError where the pool is closed, or too many queries wait already.
+
+        rest: the query without its id. question: name, type and class in it.
+        """
+        if self._is_closed:
+            raise OSError(errno.ENOTCONN, "this upstream is no longer configured")
+        if len(self._requests) >= self._most_waiting:
+            raise OSError(errno.ENOBUFS, "too many queries wait for this upstream")
+        request = _Request(token, question, ID + build.padded(rest))
+        self._requests[token] = request
+        self._queue[token] = request
+        self._flush_soon()
+
+    def forget(self, token: T) -> None:
+        """Wait no more: a response that comes now is ignored."""
+        request = self._requests.pop(token, None)
+        if request is None:
+            return
+        self._queue.pop(token, None)
+        if request.connection is not None:
+            request.connection.cancel(request)
+
+    def close(self) -> None:
+        """Close all connections; nobody hears anything any more."""
+        self._is_closed = True
+        self._requests.clear()
+        self._queue.clear()
+        if self._connecting is not None:
+            self._connecting.cancel()
+        for connection in list(self._connections):
+            connection.close()
+
+    # ---- what connections tell ----
+
+    def take(self) -> _Request[T] | None:
+        """Return the request that has waited longest, to be sent now."""
+        return self._queue.popitem(last=False)[1] if self._queue else None
+
+    @property
+    def has_queue(self) -> bool:
+        """Whether any request waits for a stream."""
+        return bool(self._queue)
+
+    def answered(self, request: _Request[T]) -> None:
+        """Take the body of a response with status 200."""
+        assert request.body is not None  # noqa: S101
+        octets = bytes(request.body)
+        if len(octets) < 12:
+            self.warn(f"answers with {len(octets)} octets, which is no DNS message: {_PATH}")
+            self.failed(request, "http")
+        elif not answers(ID, request.question, octets):
+            self.ignored += 1
+            self.warn("answers another question than the one asked")
+            self.failed(request, "tcp")
+        elif self._drop(request):
+            self._receiver.on_answer(request.token, octets)
+
+    def failed(self, request: _Request[T], reason: str) -> None:
+        """Give up on one request."""
+        if self._drop(request):
+            self._receiver.on_failed(request.token, reason)
+
+    def batch_ended(self) -> None:
+        """Everything that had come was handed over."""
+        self._receiver.on_batch_end()
+
+    def again(self, requests: Iterable[_Request[T]]) -> None:
+        """Send once more what was lost with its connection (RFC 9113 section 8.7); DNS queries do no harm twice."""
+        lost = [each for each in requests if self._requests.get(each.token) is each]
+        for request in reversed(lost):  # before all that came later
+            if request.tries < TRIES and request.body is None:
+                request.connection, request.sent = None, 0
+                self._queue[request.token] = request
+                self._queue.move_to_end(request.token, last=False)
+        for request in lost:
+            if request.connection is not None:
+                self.failed(request, "tcp")
+        self._flush_soon()
+
+    def give_up(self, reason: str) -> None:
+        """Fail all that wait for a stream, unless another connection may have one."""
+        if self._usable:
+            return
+        for request in list(self._queue.values()):
+            self.failed(request, reason)
+
+    def opened(self, connection: "_Connection[T]") -> None:
+        """A connection speaks HTTP/2: what waits goes there."""
+        self._connections.append(connection)
+        self._flush_soon()
+
+    def closed(self, connection: "_Connection[T]") -> None:
+        """A connection is gone."""
+        if connection in self._connections:
+            self._connections.remove(connection)
+
+    def remember(self, transport: asyncio.Transport) -> None:
+        """Keep what makes the next handshake short."""
+        self._tls.remember(transport.get_extra_info("ssl_object"))
+
+    def warn(self, text: str) -> None:
+        """Tell admins what is wrong, at most once a minute."""
+        now = self._loop.time()
+        if now - self._warned_at >= WARN_EVERY_S:
+            self._warned_at = now
+            _log.warning("upstream %s %s", self.name, text)
+
+    # ---- connecting ----
+
+    def _drop(self, request: _Request[T]) -> bool:
+        """Take a request off the list; False where nobody waits for it."""
+        if self._requests.get(request.token) is not request:
+            return False
+        del self._requests[request.token]
+        self._queue.pop(request.token, None)
+        return True
+
+    def _flush_soon(self) -> None:
+        if not self._is_flushing:
+            self._is_flushing = True
+            self._loop.call_soon(self._flush)
+
+    @property
+    def _usable(self) -> "list[_Connection[T]]":
+        return [each for each in self._connections if not each.is_retired]
+
+    def _flush(self) -> None:
+        self._is_flushing = False
+        usable = self._usable
+        for connection in usable:
+            connection.turn()
+        if self._queue and self._connecting is None and not self._is_closed and self._may_open(len(usable)):
+            self._connecting = self._loop.create_task(self._connect())
+
+    def _may_open(self, count: int) -> bool:
+        if not count:
+            return True
+        now = self._loop.time()
+        if count >= self._most or now < self._more_at:
+            return False
+        self._more_at = now + self.idle_s  # an upstream that allows but one is not asked all the time
+        return True
+
+    async def _connect(self) -> None:
+        try:
+            reason = await self._try_addresses()
+        finally:
+            self._connecting = None
+        if reason is not None:
+            self.give_up(reason)
+            self.batch_ended()
+        self._flush_soon()  # for what came meanwhile
+
+    async def _try_addresses(self) -> str | None:
+        """Connect to one address of the host; None on success, else the reason for failing."""
+        try:
+            addresses = await self._hosts.addresses(self._host)
+        except LookupFailed as error:
+            self.warn(f"cannot be found: {error}")
+            return "unreachable"
+        self._failed_at = {each: at for each, at in self._failed_at.items() if each in addresses}
+        failures = []
+        for address in sorted(addresses, key=lambda each: self._failed_at.get(each, 0.0)):
+            try:
+                await self._open(address)
+            except _CannotConnect as error:
+                failures.append(error)
+                self._failed_at[address] = self._loop.time()
+            else:
+                self._failed_at.pop(address, None)
+                return None
+        # That somebody answers there with a wrong certificate says more than that others do not answer.
+        failure = next((each for each in failures if each.reason == "tls"), failures[0])
+        self.warn(f"is not asked: {failure}")
+        return failure.reason
+
+    async def _open(self, address: str) -> None:
+        """Connect to an address. Raises _CannotConnect."""
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        # Said to be TCP, or asyncio leaves it to wait for 40 ms before it sends little (Nagle's algorithm).
+        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK, socket.IPPROTO_TCP)
+        is_there = False
+        try:
+            async with asyncio.timeout(self._connect_s):
+                await self._loop.sock_connect(sock, (address, self._port))
+            is_there = True
+            _, connection = await self._loop.create_connection(
+                lambda: _Connection(self, self._loop),
+                sock=sock,
+                ssl=self._tls.context,
+                server_hostname=self._tls.server_name,
+                ssl_handshake_timeout=self._connect_s,
+                ssl_shutdown_timeout=SHUTDOWN_S,
+            )
+        except OSError as error:  # ssl.SSLError and TimeoutError are such
+            sock.close()
+            if is_there:
+                raise _CannotConnect("tls", f"{address}: {self._tls.reason(error)}") from None
+            why = error.strerror or str(error) or f"does not answer within {self._connect_s:g} s"
+            raise _CannotConnect("unreachable", f"{address} port {self._port}: {why}") from None
+        except BaseException:
+            sock.close()
+            raise
+        if not connection.speaks_http2:
+            raise _CannotConnect("tls", f"{address} speaks no HTTP/2: does it offer DNS over TLS (tls://)?")
+
+
+class _CannotConnect(Exception):
+    """No connection to an address; the message is for the log."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class _Flood(Exception):
+    """A server that sends what costs us and gives nothing; the message says what."""
+
+
+class _Encoder(hpack.Encoder):
+    """Writes our headers without the table of earlier ones: equal headers are equal octets, made once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._made: dict[tuple[Any, ...], bytes] = {}
+
+    def encode(self, headers: Iterable[Any], huffman: bool = True) -> bytes:
+        """Return a header block (RFC 7541)."""
+        key = tuple(headers)
+        if self.table_size_changes:  # has to be told in the next block (RFC 7541 section 4.2)
+            return super().encode(map(_never_indexed, key), huffman)
+        made = self._made.get(key)
+        if made is None:  # one for each length of a message, and those are padded
+            made = self._made[key] = super().encode(map(_never_indexed, key), huffman)
+        return made
+
+
+def _never_indexed(header: tuple[bytes, bytes]) -> hpack.NeverIndexedHeaderTuple:
+    return hpack.NeverIndexedHeaderTuple(*header)
+
+
+@dataclass(frozen=True, slots=True)
+class _Goaway:
+    """A server that ends a connection."""
+
+    last_stream: int  # that it may still answer
+    code: int
+
+
+class _Gate:
+    """Cuts what comes into frames and counts them, before h2 works on them. Raises _Flood.
+
+    GOAWAY is told apart: h2 takes it for the end, though answers may still come (RFC 9113 section 6.8).
+    """
+
+    def __init__(self, now: float) -> None:
+        self._rest = b""
+        self._credit = float(CREDIT)
+        self._since = now
+        self._block = 0  # octets of the header block that is not whole yet
+
+    def paid(self) -> None:
+        """A query was sent."""
+        self._credit += CREDIT_PER_QUERY
+
+    def feed(self, octets: bytes, now: float) -> Iterator[bytes | _Goaway]:
+        """Yield what is whole: frames in a row, and GOAWAY."""
+        self._credit = min(self._credit + (now - self._since) * CREDIT_PER_S, CREDIT_MOST)
+        self._since = now
+        if self._rest:
+            octets = self._rest + octets
+            self._rest = b""
+        start = at = 0
+        size = len(octets)
+        while size - at >= 9:
+            length = int.from_bytes(octets[at : at + 3], "big")
+            if length > MAX_FRAME:
+                raise _Flood(f"a frame of {length} octets")
+            end = at + 9 + length
+            if end > size:
+                break
+            kind = octets[at + 3]
+            self._charge(kind, octets[at + 4], length)
+            if kind == GOAWAY and length >= 8:
+                if at > start:
+                    yield octets[start:at]
+                last, code = octets[at + 9 : at + 13], octets[at + 13 : at + 17]
+                yield _Goaway(int.from_bytes(last, "big") & LAST_STREAM, int.from_bytes(code, "big"))
+                start = end
+            at = end
+        if at > start:
+            yield octets[start:at]
+        self._rest = octets[at:]
+
+    def _charge(self, kind: int, flags: int, length: int) -> None:
+        self._credit -= 1 + (length // SETTINGS_PER_CREDIT if kind == SETTINGS else 0)
+        if self._credit < 0:
+            raise _Flood("more frames than queries account for")
+        if kind in (HEADERS, CONTINUATION):
+            self._block += length
+            if self._block > MAX_HEADERS:
+                raise _Flood(f"headers of more than {MAX_HEADERS} octets")
+            if flags & END_HEADERS:
+                self._block = 0
+
+
+class _Connection(asyncio.Protocol, Generic[T]):
+    """One connection: streams out, responses in. What comes of them is the pool's."""
+
+    def __init__(self, pool: DohPool[T], loop: asyncio.AbstractEventLoop) -> None:
+        self._pool = pool
+        self._loop = loop
+        self._transport: asyncio.Transport | None = None
+        self._h2 = H2Connection(_CONFIG)
+        self._h2.encoder = _Encoder()
+        self._h2.local_settings = Settings(client=True, initial_values=_SETTINGS)
+        del self._h2.local_settings[SettingCodes.ENABLE_CONNECT_PROTOCOL]  # not for clients to send
+        self._h2.decoder.max_header_list_size = MAX_HEADERS
+        self._streams: dict[int, _Request[T]] = {}
+        self._unsent: dict[int, _Request[T]] = {}  # whose message waits for the server's window
+        self._gate = _Gate(loop.time())
+        self._most = MOST_STREAMS
+        self._is_paused = False
+        self.is_retired = False  # finishes what it has, and takes no more
+        self._is_over = False
+        self.speaks_http2 = False
+        self._is_turning = False
+        self._has_answered = False
+        self._reads = 0  # how often octets have come
+        self._asked_since: float | None = None  # the first query since the last response
+        self._used_at = loop.time()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def turn_soon(self) -> None:
+        """Do at the end of this turn of the loop what has become possible in it, and write it in one piece."""
+        if not self._is_turning:
+            self._is_turning = True
+            self._loop.call_soon(self.turn)
+
+    def turn(self) -> None:
+        """Send what the server has room for."""
+        self._is_turning = False
+        if self._is_over:
+            return
+        if self.is_retired and not self._streams:
+            self.close()
+            return
+        for started in list(self._unsent.values()):
+            self._send_body(started)
+        room = self._most - len(self._streams)
+        while room > 0 and not self._is_paused and not self.is_retired and (request := self._pool.take()) is not None:
+            room -= 1
+            self._ask(request)
+        if self._asked_since is None and self._pool.has_queue:
+            self._asked_since = self._loop.time()  # a server that allows no stream is silent too
+        self._write()
+
+    def cancel(self, request: _Request[T]) -> None:
+        """Nobody waits for this response any more."""
+        self._end(request, ErrorCodes.CANCEL)
+        if self._loop.time() - request.since < SILENT_S:
+            if not self._streams:
+                self._asked_since = None  # it was not given the time to answer
+        elif request.reads == self._reads:
+            self.is_retired = True  # not an octet since: the connection may be dead
+        self.turn_soon()
+
+    def close(self) -> None:
+        """Close it, as whoever has no more to ask does."""
+        if self._is_over or self._transport is None:
+            return
+        self._h2.close_connection()
+        self._write()
+        self._finish()
+        self._transport.close()
+
+    # ---- asyncio.Protocol ----
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Say hello, if the server speaks HTTP/2; the pool may use it from now on."""
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
+        self.speaks_http2 = transport.get_extra_info("ssl_object").selected_alpn_protocol() == "h2"
+        if not self.speaks_http2:
+            self._is_over = True
+            self._transport.abort()
+            return
+        self._h2.initiate_connection()
+        self._timer = self._loop.call_later(TICK_S, self._tick)
+        self._write()
+        self._pool.opened(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Take frames, as they come."""
+        if self._is_over:
+            return
+        self._reads += 1
+        try:
+            for part in self._gate.feed(data, self._loop.time()):
+                if isinstance(part, _Goaway):
+                    self._go_away(part)
+                else:
+                    self._take(self._h2.receive_data(part))
+                if self._is_over:
+                    return
+        except _Flood as error:
+            self._abort(f"sends {error}: it was cut off")
+            return
+        except H2Error as error:
+            self._abort(f"breaks the rules of HTTP/2: {error}")
+            return
+        self.turn_soon()
+        self._pool.batch_ended()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        """Whatever was asked here is asked once more, or lost."""
+        if not self._is_over:
+            self._finish()
+            self._lose(list(self._streams.values()))
+
+    def pause_writing(self) -> None:
+        """Open no more streams to who does not read."""
+        self._is_paused = True
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        self._is_paused = False
+        self.turn_soon()
+
+    # ---- sending ----
+
+    def _ask(self, request: _Request[T]) -> None:
+        stream = self._h2.get_next_available_stream_id()
+        if stream >= LAST_STREAM - 2:
+            self.is_retired = True
+        request.tries += 1
+        request.stream, request.connection = stream, self
+        self._streams[stream] = request
+        self._gate.paid()
+        request.reads = self._reads
+        request.since = self._used_at = now = self._loop.time()
+        if self._asked_since is None:
+            self._asked_since = now
+        length = b"%d" % len(request.octets)
+        self._h2.send_headers(stream, (*self._pool.headers, (b"content-length", length)))
+        self._send_body(request)
+
+    def _send_body(self, request: _Request[T]) -> None:
+        """Send as much of the message as the server has a window for."""
+        left = len(request.octets) - request.sent
+        size = min(left, self._h2.local_flow_control_window(request.stream), self._h2.max_outbound_frame_size)
+        if size == left:
+            self._h2.send_data(request.stream, request.octets[request.sent :], end_stream=True)
+            self._unsent.pop(request.stream, None)
+            return
+        if size > 0:
+            self._h2.send_data(request.stream, request.octets[request.sent : request.sent + size])
+            request.sent += size
+        self._unsent[request.stream] = request
+
+    def _write(self) -> None:
+        if self._transport is not None and not self._transport.is_closing() and (octets := self._h2.data_to_send()):
+            self._transport.write(octets)
+
+    # ---- receiving ----
+
+    def _take(self, found: list[events.Event]) -> None:
+        for event in found:
+            if isinstance(event, events.DataReceived):
+                self._take_data(event)
+            elif isinstance(event, events.ResponseReceived):
+                self._take_headers(event)
+            elif isinstance(event, events.StreamEnded):
+                self._take_end(event)
+            elif isinstance(event, events.StreamReset):
+                self._take_reset(event)
+            elif isinstance(event, events.RemoteSettingsChanged):
+                self._most = min(MOST_STREAMS, self._h2.remote_settings.max_concurrent_streams)
+
+    def _take_headers(self, event: events.ResponseReceived) -> None:
+        request = self._streams.get(event.stream_id or 0)
+        if request is None:
+            return
+        headers = dict(reversed(event.headers or ()))  # the first of several
+        status = headers.get(b":status", b"")
+        media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        if status != b"200":
+            shown = status[:16].decode("latin-1")
+            self._refuse(request, f"answers with HTTP status {shown}: {_REMEDIES.get(status[:1], _PATH)}")
+        elif media_type != MEDIA_TYPE:
+            shown = media_type[:64].decode("latin-1")
+            self._refuse(request, f"answers with {shown!r}, not with a DNS message: {_PATH}")
+        else:
+            request.body = bytearray()
+            if not self._has_answered and self._transport is not None:
+                self._has_answered = True
+                self._pool.remember(self._transport)  # the tickets of TLS 1.3 come behind the handshake
+
+    def _take_data(self, event: events.DataReceived) -> None:
+        stream = event.stream_id or 0
+        if event.flow_controlled_length:
+            self._h2.acknowledge_received_data(event.flow_controlled_length, stream)
+        request = self._streams.get(stream)
+        if request is None or request.body is None:
+            return
+        request.body += event.data or b""
+        if len(request.body) > MAX_MESSAGE:
+            self._refuse(request, f"answers with more than {MAX_MESSAGE} octets, which no DNS message has")
+
+    def _take_end(self, event: events.StreamEnded) -> None:
+        request = self._streams.get(event.stream_id or 0)
+        if request is None or request.body is None:
+            return
+        self._end(request)
+        self._heard()
+        self._pool.answered(request)
+
+    def _take_reset(self, event: events.StreamReset) -> None:
+        request = self._streams.get(event.stream_id or 0)
+        if request is None:
+            return
+        self._end(request)
+        self._heard()
+        if event.error_code == ErrorCodes.REFUSED_STREAM:  # it was not looked at (RFC 9113 section 8.7)
+            self._pool.again([request])
+        else:
+            self._pool.warn(f"resets requests: {event.error_code!r}")
+            self._pool.failed(request, "http")
+
+    def _refuse(self, request: _Request[T], why: str) -> None:
+        self._end(request, ErrorCodes.CANCEL)
+        self._heard()
+        self._pool.warn(why)
+        self._pool.failed(request, "http")
+
+    def _end(self, request: _Request[T], code: ErrorCodes | None = None) -> None:
+        """Have done with a stream. code: tell the server so, unless it has done with it too."""
+        self._streams.pop(request.stream, None)
+        is_whole = self._unsent.pop(request.stream, None) is None
+        stream = self._h2.streams.get(request.stream)
+        if stream is not None and not stream.closed and (code is not None or not is_whole):
+            self._h2.reset_stream(request.stream, code or ErrorCodes.NO_ERROR)
+
+    def _heard(self) -> None:
+        """A request has ended: it is no silent server."""
+        self._asked_since = self._loop.time() if self._streams else None
+
+    def _go_away(self, goaway: _Goaway) -> None:
+        """Ask elsewhere what the server will not answer here; the rest may still be answered."""
+        self.is_retired = True
+        if goaway.code:
+            self._pool.warn(f"closes the connection: {_code(goaway.code)}")
+        unseen = [request for stream, request in self._streams.items() if stream > goaway.last_stream]
+        for request in unseen:
+            del self._streams[request.stream]
+            self._unsent.pop(request.stream, None)
+        self._lose(unseen)
+
+    def _lose(self, requests: list[_Request[T]]) -> None:
+        self._pool.again(requests)
+        self._pool.batch_ended()
+
+    # ---- ending ----
+
+    def _abort(self, why: str) -> None:
+        self._pool.warn(why)
+        self._write()  # h2 has said why
+        if self._transport is not None:
+            self._transport.abort()
+        self._finish()
+        self._lose(list(self._streams.values()))
+
+    def _finish(self) -> None:
+        self._is_over = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self._pool.closed(self)
+
+    def _tick(self) -> None:
+        now = self._loop.time()
+        if self._asked_since is not None and now - self._asked_since >= self._pool.stuck_s:
+            for request in self._streams.values():
+                request.tries = TRIES  # they have waited long enough
+            self.is_retired = True
+            self._pool.give_up("tcp")
+            self._abort(f"has answered nothing for {self._pool.stuck_s:g} s")
+        elif not self._streams and not self._pool.has_queue and now - self._used_at >= self._pool.idle_s:
+            self.close()
+        else:
+            self._timer = self._loop.call_later(TICK_S, self._tick)
+
+
+def _code(code: int) -> str:
+    try:
+        return ErrorCodes(code).name
+    except ValueError:
+        return f"error {code}"
