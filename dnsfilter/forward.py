@@ -20,7 +20,8 @@ from dnsfilter.upstream.udp import Exchange
 
 SWEEP_S = 0.05  # how exactly time-outs are kept
 STALE_AFTER_S = 1.8  # the client response timer of RFC 8767 section 5
-EDNS_ROUNDS = 2  # of asking; whoever answered none of them may lose queries with EDNS
+LONGEST_GAP_S = 1.0  # between two tries of one question, where the upstreams are not slower than that
+EDNS_ROUNDS = 2  # of asking; whoever answered none of them may lose queries with EDNS, or large answers
 UNHEARD = 10_000  # exchanges that nobody waits for any more, kept to learn whether they are answered
 _NAMES_OWN = frozenset({"servfail", "refused", "rcode"})  # failures that may be the name's, not the upstream's
 
@@ -61,7 +62,8 @@ class Ask:
     since: float
     until: float  # then another one is asked beside it
     edns: bool
-    exchange: Exchange[Any] | None = None  # None: over a stream
+    by_stream: bool = False
+    exchange: Exchange[Any] | None = None  # over UDP, until it is over: each holds the other
     is_noted: bool = False  # that it is silent was held against the upstream
 
 
@@ -203,17 +205,19 @@ class Forwarder:
         """Ask an upstream; False where the question cannot be sent, which is noted."""
         forward = attempt.forward
         by_stream = forward.by_tcp or upstream.udp is None
-        patience_s = upstream.health.patience_s(self._timeout_s) * 2**attempt.round
-        until = now + (self._timeout_s if by_stream else min(self._timeout_s, patience_s))
+        patience_s = upstream.health.patience_s(self._timeout_s)
+        patience_s = min(patience_s * 2**attempt.round, max(patience_s, LONGEST_GAP_S), self._timeout_s)
+        until = now + (self._timeout_s if by_stream else patience_s)
         if not is_probe:
             attempt.retry_at = until
-        if by_stream and any(each.upstream is upstream and each.exchange is None for each in attempt.open):
+        if by_stream and any(each.upstream is upstream and each.by_stream for each in attempt.open):
             return True  # on a connection nothing is lost
         question = forward.name + forward.qtype.to_bytes(2, "big") + b"\0\1"
         if self.has_random_case:
             question = build.random_case(question, os.urandom(len(forward.name)))
-        rest = build.upstream_query(question, forward.cd, forward.do, forward.edns)
-        ask = Ask(attempt, upstream, now, until, forward.edns)
+        is_small = forward.do and attempt.round >= EDNS_ROUNDS
+        rest = build.upstream_query(question, forward.cd, forward.do, forward.edns, is_small=is_small)
+        ask = Ask(attempt, upstream, now, until, forward.edns, by_stream)
         upstream.queries += 1
         try:
             if by_stream:
@@ -287,6 +291,7 @@ class Forwarder:
 
     def _end(self, ask: Ask) -> None:
         """Take note that an exchange is over."""
+        ask.exchange = None
         ask.upstream.open -= 1
         self._unheard.discard(ask)
         if ask in ask.attempt.open:
@@ -294,11 +299,12 @@ class Forwarder:
 
     def _forget(self, ask: Ask) -> None:
         """Wait for its response no more."""
+        exchange = ask.exchange
         self._end(ask)
-        if ask.exchange is None:
-            ask.upstream.stream.forget(ask)
+        if exchange is not None:
+            exchange.forget()
         else:
-            ask.exchange.forget()
+            ask.upstream.stream.forget(ask)
 
     # ---- time ----
 
@@ -346,6 +352,6 @@ class Forwarder:
 
     def _end_slow_tcp(self, attempt: _Attempt, now: float) -> None:
         """Whoever has the answer and cannot say it by TCP in time is not waited for: the client may do better."""
-        for ask in [each for each in attempt.open if each.exchange is None and now >= each.until]:
+        for ask in [each for each in attempt.open if each.by_stream and now >= each.until]:
             self._forget(ask)
             self._give_up_on(ask, now)

@@ -15,6 +15,7 @@ from dnsfilter.settings import Endpoint
 log = logging.getLogger(__name__)
 
 RECEIVE_BUFFER = 4 * 2**20  # octets asked for; net.core.rmem_max may cap it
+SEGMENT = 1_220  # octets of TCP: fits every path of IPv6, as nobody may tell that a way takes less than it says
 BACKLOG = 512
 DESCRIPTORS = 65_536  # wanted: pools of upstream sockets, and connections
 _PORT_TRIES = 20
@@ -102,6 +103,7 @@ def _bind(endpoint: Endpoint, kind: socket.SocketKind) -> socket.socket:
             if kind == socket.SOCK_DGRAM:
                 log.warning("this machine does not have the address %s yet; it is served once it comes", host)
         if kind == socket.SOCK_STREAM:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, SEGMENT)
             sock.listen(BACKLOG)
     except OSError as error:
         sock.close()

@@ -77,13 +77,13 @@ CORE: dict[str, set[str]] = {
     "wire": {"names"},
     "index": {"names", "rules"},
     "clients": {"exemptions"},  # knows no names
+    "cache": {"names", "wire"},  # knows no policy and no upstreams
     "addresses": {"cache", "clients", "wire"},
     "policy": {"addresses", "clients", "exemptions", "index", "names"},  # knows no messages
     "listed": {"addresses", "cache", "policy"},
     "limits": {"clients"},  # knows no questions
     "suspicion": set(),
     "answer": {"clients", "policy", "special", "wire"},  # knows no lists and no cache
-    "cache": {"names", "wire"},  # knows no policy and no upstreams
     "plain": {"cache", "names", "wire"},
     "failures": set(),
     "cookies": {"clients"},  # knows no queries
@@ -113,6 +113,7 @@ THIRD_PARTIES: dict[str, set[str]] = {
     "pydantic_core": {"config"},
     "prometheus_client": {"observe"},
     "h2": {"upstream.doh"},
+    "hpack": {"upstream.doh"},
     "httpx": {"lists.download", "lists.https"},
     "tenacity": {"lists.download"},
     "cryptography": {"lists.signature"},

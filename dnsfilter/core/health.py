@@ -32,7 +32,8 @@ class Health:
         self.backoff_s = FIRST_BACKOFF_S
         if self.usual_s:  # RFC 6298 section 2
             self.spread_s += (abs(self.usual_s - seconds) - self.spread_s) / 4
-            self.usual_s += (seconds - self.usual_s) / 8
+            # A fast answer tells more of an upstream than a slow one, for which it had to ask others.
+            self.usual_s += (seconds - self.usual_s) / (8 if seconds > self.usual_s else 2)
         else:
             self.usual_s, self.spread_s = seconds, seconds / 2
 

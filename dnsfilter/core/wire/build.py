@@ -59,13 +59,16 @@ def ede(code: int, text: str = "") -> bytes:
     return option(codes.EDE, code.to_bytes(2, "big") + extra)
 
 
-def upstream_query(question: bytes, cd: bool, do: bool, edns: bool) -> bytes:
+def upstream_query(question: bytes, cd: bool, do: bool, edns: bool, *, is_small: bool = False) -> bytes:
     """Return a query for an upstream, without its two octets of id.
 
     RD asks for recursion, AD for the upstream's word on DNSSEC (RFC 6840 section 5.7). Nothing
-    of the client's own OPT record goes along but DO: EDNS is hop by hop.
+    of the client's own OPT record goes along but DO: EDNS is hop by hop. is_small: only 512 octets are
+    wanted by UDP, where larger answers may be lost on their way.
     """
     head, opt = _UPSTREAM[cd, do, edns]
+    if is_small and opt:
+        opt = opt[:3] + codes.MIN_UDP_SIZE.to_bytes(2, "big") + opt[5:]
     return head + question + opt
 
 
