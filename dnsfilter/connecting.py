@@ -19,6 +19,7 @@ from dnsfilter.upstream.udp import POOL, UdpPool
 
 log = logging.getLogger(__name__)
 
+HTTPS = 443  # the port that a URL does not name
 # Below it nothing exists, no resolver treats it as special (RFC 6761 section 6.5), and so each asks on.
 LOOP_ZONE = from_text("loop-check.example")
 
@@ -50,7 +51,7 @@ class Upstreams:
         before, self.known = self.known, {}
         for each in wanted:
             kept = before.get(each) if keeps or each.transport == "udp" else None
-            self.known[each] = kept or self._upstream(each, sockets, settings.ca_file or None)
+            self.known[each] = kept or self._upstream(each, sockets, settings)
         for gone in set(before.values()) - set(self.known.values()):
             self._retired.append(gone)
             asyncio.get_running_loop().call_later(settings.deadline_s, self._retire)
@@ -79,22 +80,26 @@ class Upstreams:
     def _retire(self) -> None:
         self._retired.pop(0).close()
 
-    def _upstream(self, resolver: Resolver, sockets: int, ca_file: str | None) -> Upstream:
-        loop, forwarder = asyncio.get_running_loop(), self._forwarder
+    def _upstream(self, resolver: Resolver, sockets: int, settings: Settings) -> Upstream:
+        loop, forwarder, hosts = asyncio.get_running_loop(), self._forwarder, self._hosts
+        ca_file, most = settings.ca_file or None, settings.max_concurrent
         host, port = resolver.host, resolver.port
         if resolver.transport == "udp":
             udp = UdpPool[Ask](host, port, loop, forwarder, sockets)
             udp.express, udp.take_over = self._express, forwarder.take_over
-            return Upstream(resolver.name, udp, StreamPool(host, port, loop, forwarder, self._hosts))
+            return Upstream(resolver.name, udp, StreamPool(host, port, loop, forwarder, hosts, most_waiting=most))
         server = resolver.server_name or host
         stream: Stream
         if resolver.transport == "tls":
-            stream = StreamPool(host, port, loop, forwarder, self._hosts, Tls(server, ca_file))
+            stream = StreamPool(host, port, loop, forwarder, hosts, Tls(server, ca_file), most_waiting=most)
         else:
             from dnsfilter.upstream.doh import DohPool  # noqa: PLC0415 - its library is an extra
 
-            tls, authority = Tls(server, ca_file, ("h2",)), server if port == 443 else f"{server}:{port}"
-            stream = DohPool(host, port, resolver.path, loop, forwarder, self._hosts, tls, authority=authority)
+            shown = f"[{server}]" if ":" in server else server
+            authority = shown if port == HTTPS else f"{shown}:{port}"
+            tls = Tls(server, ca_file, ("h2",))
+            path = resolver.path
+            stream = DohPool(host, port, path, loop, forwarder, hosts, tls, authority=authority, most_waiting=most)
         return Upstream(resolver.name, None, stream)
 
     # ---- loops ----

@@ -5,6 +5,7 @@ question would cost more than the question.
 """
 
 import asyncio
+import errno
 import math
 import os
 from collections.abc import Iterable, Sequence
@@ -225,8 +226,8 @@ class Forwarder:
             else:
                 assert upstream.udp is not None  # noqa: S101
                 ask.exchange = upstream.udp.send(rest, question, ask, now)
-        except OSError:
-            upstream.failed("unreachable", now, counts_against=True)
+        except OSError as error:  # that too many wait already is not its fault
+            upstream.failed("unreachable", now, counts_against=error.errno != errno.ENOBUFS)
             if not is_probe:
                 attempt.given_up += (upstream,)
             return False

@@ -1,6 +1,7 @@
 """What operators may ask of a running service: pages for monitoring, commands on the control socket."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -24,9 +25,12 @@ from dnsfilter.reloading import Reloader
 from dnsfilter.upstream.group import BUCKETS, REASONS
 from dnsfilter.workers import Listener, endpoint_text
 
+log = logging.getLogger(__name__)
+
 ENGINE = "python"
 EXPLAIN_S = 10.0
 READINESS_S = 5.0
+LIMITS_S = 60.0  # between two warnings of one kind
 _EVERYTHING = Limits(entries=1, octets=1, max_ttl=2**31, max_negative_ttl=2**31)  # for an answer that is only shown
 
 
@@ -45,6 +49,8 @@ class Operations:
     admin: Mapping[str, Server]
     upstreams: Upstreams
     samples: Sequence[readiness.Sample] = ()
+    warned_at: float = float("-inf")  # of queries over the rate limit
+    last_limited: Mapping[str, int] = field(default_factory=dict)
     last_reasons: list[str] | None = None  # None: not asked yet
     started_at: float = field(default_factory=time.time)
 
@@ -71,6 +77,16 @@ class Operations:
             if not readiness.is_enforced(self.engine, each, now, wall)
         ]
         return reasons + await readiness.silent([listener.address for listener in self.listeners])
+
+    def warn_of_limits(self) -> None:
+        """Say in the log whose clients have asked more than the rate limit, once a minute at most."""
+        now, limited = self.now(), self.engine.counters().limited
+        if now < self.warned_at + LIMITS_S or limited == self.last_limited:
+            return
+        more = {group: count - self.last_limited.get(group, 0) for group, count in limited.items()}
+        told = ", ".join(f"{count} of group '{group}'" for group, count in more.items() if count)
+        log.warning("over the rate limit, and told to come by TCP or refused: %s; see rate_limit.exempt", told)
+        self.warned_at, self.last_limited = now, limited
 
     async def watch_readiness(self) -> None:
         """Ask now and then, so that a scrape tells it without waiting for an address that is silent."""

@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 CACHE_OCTETS_PER_ENTRY = 1_024
 SWEEP_S = 1.0
-OURSELVES = ("127.0.0.0/8", "::1/128")  # where readiness checks come from: no rate limit
+OURSELVES = ("127.0.0.1/32", "::1/128")  # where readiness checks come from: no rate limit
 DRAIN_S = 0.5  # beyond the deadline of questions, for those who are told at it
 _M_MMAP_THRESHOLD = -3  # of mallopt(3)
 
@@ -253,6 +253,7 @@ class Service:
         while True:
             await asyncio.sleep(SWEEP_S)
             self._streams.sweep()
+            self._operations.warn_of_limits()
 
     # ---- policy ----
 

@@ -311,19 +311,23 @@ class Cache:
         if key in self.entries:
             self._drop(key)
         if entry.lifetime > 0:
-            self._add(key, entry, _size(key, entry))
+            self.entries[key] = entry
+            self._octets += _size(key, entry)
+            self._evict()
 
     def keep(self, key: bytes, octets: bytes, lifetime: int, born: int) -> None:
         """Keep a plain response as it came: it is made an entry when it is first asked for, which most never are."""
         if key in self.entries:
             self._drop(key)
         if lifetime > 0:
-            self._add(key, (octets, lifetime, born), _PACKED + len(key) + len(octets))
+            self.entries[key] = octets, lifetime, born
+            self._octets += _PACKED + len(key) + len(octets)
+            if len(self.entries) > self._limits.entries or self._octets > self._limits.octets:
+                self._evict()
 
-    def _add(self, key: bytes, entry: "Entry | Packed", size: int) -> None:
-        entries, limits = self.entries, self._limits
-        entries[key] = entry
-        octets = self._octets + size
+    def _evict(self) -> None:
+        """Let the least recently used go, until the rest is within the bounds."""
+        entries, limits, octets = self.entries, self._limits, self._octets
         while len(entries) > limits.entries or octets > limits.octets:
             oldest, gone = entries.popitem(last=False)
             octets -= _size(oldest, gone)

@@ -10,6 +10,7 @@ import socket
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, Protocol
 
 from dnsfilter.core import special
@@ -178,7 +179,7 @@ class Express:
         rest = build.upstream_query(tail, False, query.do, True)
         opt = build.opt(query)
         answers = {}
-        for flags, flags2 in ((0x81, 0x80), (0x85, 0x80), (0x81, 0xA0), (0x85, 0xA0)):
+        for flags, flags2 in product((0x81, 0x85, 0x80, 0x84), (0x80, 0xA0, 0x00, 0x20)):  # AA, RD; RA, AD
             shown = codes.RA | (flags2 & codes.AD if query.do or query.flags2 & codes.AD else 0)
             for count in range(1, RECORDS + 1):
                 ours = bytes((codes.QR | query.flags, shown, 0, 1, 0, count, 0, 0, 0, 1 if opt else 0))

@@ -27,6 +27,7 @@ from dnsfilter.core.wire.response import answers
 from dnsfilter.upstream.hosts import Hosts
 from dnsfilter.upstream.lookup import LookupFailed
 from dnsfilter.upstream.stream import Receiver
+from dnsfilter.upstream.tcp import SEGMENT
 from dnsfilter.upstream.tls import Tls
 
 T = TypeVar("T", bound=Hashable)
@@ -35,12 +36,14 @@ MEDIA_TYPE = b"application/dns-message"
 ID = b"\0\0"  # the same for every query, so that caches on the way find it again (RFC 8484 section 4.1)
 TRIES = 2  # a server may close a connection just as we ask
 CONNECTIONS = 2  # in use, where one has no room
+DRAINING = 6  # beside those, that still wait for their last responses
 # At once on a connection, whatever more the server allows (RFC 9113 section 6.5.2 wants no fewer). Knot Resolver 5
 # tells no limit, and stops reading for ever above this one.
 MOST_STREAMS = 100
 LAST_STREAM = 2**31 - 1
-TICK_S = 1.0  # how exactly idle and stuck connections are noticed
-SILENT_S = 1.0  # after which who is asked and sends nothing at all may be gone
+TICK_S = 1.0  # how exactly idle, dead and stuck connections are noticed
+DEAD_TICKS = 2  # after a PING without an answer
+QUICK_S = 1.0  # who is forgotten earlier says nothing of the server
 SHUTDOWN_S = 1.0  # how long a server may take to say that it closes too
 WARN_EVERY_S = 60.0
 
@@ -91,7 +94,6 @@ class _Request(Generic[T]):
     stream: int = 0
     connection: "_Connection[T] | None" = None  # None: it waits for one
     since: float = 0.0  # the loop's time of sending
-    reads: int = 0  # how often octets had come by then
     sent: int = 0  # octets of the message
     body: bytearray | None = None  # of the response, once its headers were right
 
@@ -246,6 +248,7 @@ class DohPool(Generic[T]):
         """A connection is gone."""
         if connection in self._connections:
             self._connections.remove(connection)
+            self._flush_soon()
 
     def remember(self, transport: asyncio.Transport) -> None:
         """Keep what makes the next handshake short."""
@@ -286,6 +289,8 @@ class DohPool(Generic[T]):
             self._connecting = self._loop.create_task(self._connect())
 
     def _may_open(self, count: int) -> bool:
+        if len(self._connections) >= self._most + DRAINING:
+            return False
         if not count:
             return True
         now = self._loop.time()
@@ -332,6 +337,7 @@ class DohPool(Generic[T]):
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         # Said to be TCP, or asyncio leaves it to wait for 40 ms before it sends little (Nagle's algorithm).
         sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK, socket.IPPROTO_TCP)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, SEGMENT)
         is_there = False
         try:
             async with asyncio.timeout(self._connect_s):
@@ -468,7 +474,6 @@ class _Connection(asyncio.Protocol, Generic[T]):
         self._h2.encoder = _Encoder()
         self._h2.local_settings = Settings(client=True, initial_values=_SETTINGS)
         del self._h2.local_settings[SettingCodes.ENABLE_CONNECT_PROTOCOL]  # not for clients to send
-        self._h2.decoder.max_header_list_size = MAX_HEADERS
         self._streams: dict[int, _Request[T]] = {}
         self._unsent: dict[int, _Request[T]] = {}  # whose message waits for the server's window
         self._gate = _Gate(loop.time())
@@ -479,7 +484,8 @@ class _Connection(asyncio.Protocol, Generic[T]):
         self.speaks_http2 = False
         self._is_turning = False
         self._has_answered = False
-        self._reads = 0  # how often octets have come
+        self._was_used = False
+        self._silent_ticks = 0  # since the last octets
         self._asked_since: float | None = None  # the first query since the last response
         self._used_at = loop.time()
         self._timer: asyncio.TimerHandle | None = None
@@ -511,11 +517,8 @@ class _Connection(asyncio.Protocol, Generic[T]):
     def cancel(self, request: _Request[T]) -> None:
         """Nobody waits for this response any more."""
         self._end(request, ErrorCodes.CANCEL)
-        if self._loop.time() - request.since < SILENT_S:
-            if not self._streams:
-                self._asked_since = None  # it was not given the time to answer
-        elif request.reads == self._reads:
-            self.is_retired = True  # not an octet since: the connection may be dead
+        if not self._streams and self._loop.time() - request.since < QUICK_S:
+            self._asked_since = None  # it was not given the time to answer
         self.turn_soon()
 
     def close(self) -> None:
@@ -546,7 +549,7 @@ class _Connection(asyncio.Protocol, Generic[T]):
         """Take frames, as they come."""
         if self._is_over:
             return
-        self._reads += 1
+        self._silent_ticks = 0
         try:
             for part in self._gate.feed(data, self._loop.time()):
                 if isinstance(part, _Goaway):
@@ -567,6 +570,7 @@ class _Connection(asyncio.Protocol, Generic[T]):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         """Whatever was asked here is asked once more, or lost."""
         if not self._is_over:
+            self._retire()
             self._finish()
             self._lose(list(self._streams.values()))
 
@@ -585,11 +589,11 @@ class _Connection(asyncio.Protocol, Generic[T]):
         stream = self._h2.get_next_available_stream_id()
         if stream >= LAST_STREAM - 2:
             self.is_retired = True
+        self._was_used = True
         request.tries += 1
         request.stream, request.connection = stream, self
         self._streams[stream] = request
         self._gate.paid()
-        request.reads = self._reads
         request.since = self._used_at = now = self._loop.time()
         if self._asked_since is None:
             self._asked_since = now
@@ -699,7 +703,7 @@ class _Connection(asyncio.Protocol, Generic[T]):
 
     def _go_away(self, goaway: _Goaway) -> None:
         """Ask elsewhere what the server will not answer here; the rest may still be answered."""
-        self.is_retired = True
+        self._retire()
         if goaway.code:
             self._pool.warn(f"closes the connection: {_code(goaway.code)}")
         unseen = [request for stream, request in self._streams.items() if stream > goaway.last_stream]
@@ -714,11 +718,18 @@ class _Connection(asyncio.Protocol, Generic[T]):
 
     # ---- ending ----
 
+    def _retire(self) -> None:
+        """Take no more requests. Those that wait hear of it if this one never took any: another would be no better."""
+        self.is_retired = True
+        if not self._was_used:
+            self._pool.give_up("tcp")
+
     def _abort(self, why: str) -> None:
         self._pool.warn(why)
         self._write()  # h2 has said why
         if self._transport is not None:
             self._transport.abort()
+        self._retire()
         self._finish()
         self._lose(list(self._streams.values()))
 
@@ -733,13 +744,25 @@ class _Connection(asyncio.Protocol, Generic[T]):
         if self._asked_since is not None and now - self._asked_since >= self._pool.stuck_s:
             for request in self._streams.values():
                 request.tries = TRIES  # they have waited long enough
-            self.is_retired = True
-            self._pool.give_up("tcp")
+            self._was_used = False  # and so have those that it had no room for
             self._abort(f"has answered nothing for {self._pool.stuck_s:g} s")
+        elif self._streams and self._silent_ticks >= DEAD_TICKS:
+            self._abort("does not answer any more on its connection, another one is opened")
         elif not self._streams and not self._pool.has_queue and now - self._used_at >= self._pool.idle_s:
             self.close()
         else:
+            self._look_alive()
             self._timer = self._loop.call_later(TICK_S, self._tick)
+
+    def _look_alive(self) -> None:
+        """Ask a server that is silent whether it is there: a way that was cut does not say so."""
+        if not self._streams:
+            self._silent_ticks = 0
+            return
+        self._silent_ticks += 1
+        if self._silent_ticks == 1 and not self._is_paused:
+            self._h2.ping(bytes(8))
+            self._write()
 
 
 def _code(code: int) -> str:

@@ -18,6 +18,7 @@ from dnsfilter.core.wire.framing import Framer, frame
 from dnsfilter.core.wire.response import answers
 from dnsfilter.upstream.hosts import Hosts
 from dnsfilter.upstream.lookup import LookupFailed
+from dnsfilter.upstream.tcp import SEGMENT
 from dnsfilter.upstream.tls import Tls
 
 T = TypeVar("T", bound=Hashable)
@@ -315,7 +316,8 @@ class StreamPool(Generic[T]):
     async def _socket(self, address: str) -> socket.socket:
         """Return a socket that is connected. Raises OSError."""
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK, socket.IPPROTO_TCP)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, SEGMENT)
         try:
             async with asyncio.timeout(self._connect_s):
                 await self._loop.sock_connect(sock, (address, self._port))

@@ -6,6 +6,8 @@ import os
 from dnsfilter.core.wire.framing import frame
 from dnsfilter.core.wire.response import answers
 
+SEGMENT = 1_220  # octets: fits every path of IPv6; nobody may tell that a way takes less than it says
+
 
 class TcpError(Exception):
     """No answer came over this connection; the message is the reason."""

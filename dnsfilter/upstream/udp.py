@@ -77,6 +77,8 @@ def _never(_quick: Quick, _octets: bytes) -> bool:
 @dataclass(slots=True, eq=False)
 class _Port(Generic[T]):
     sock: socket.socket
+    send: Callable[[bytes], int]  # the socket's
+    recv: Callable[[int], bytes]
     waiting: Waiting[T] = field(default_factory=dict)
     uses: int = 0
 
@@ -141,7 +143,7 @@ class UdpPool(Generic[T]):
         refused = []
         for port, octets in unsent:
             try:
-                port.sock.send(octets)
+                port.send(octets)
             except BlockingIOError:
                 pass  # lost, as on any way
             except OSError:  # there is no way there, or nobody listened a moment ago
@@ -196,7 +198,7 @@ class UdpPool(Generic[T]):
         except OSError:
             sock.close()
             raise
-        port: _Port[T] = _Port(sock)
+        port: _Port[T] = _Port(sock, sock.send, sock.recv)
         self._by_fd[sock.fileno()] = port
         assert self._epoll is not None  # noqa: S101
         self._epoll.register(sock.fileno(), select.EPOLLIN)
@@ -222,7 +224,7 @@ class UdpPool(Generic[T]):
             if port is None:
                 continue
             try:
-                octets = port.sock.recv(RESPONSE)
+                octets = port.recv(RESPONSE)
             except BlockingIOError:
                 continue
             except OSError:  # nobody listens there

@@ -57,7 +57,8 @@ class Short:
     def __init__(self, found: Policy, **more: Any) -> None:
         self.asking = Asking(found, **more)
         self.link, self.sock = Link(), Socket()
-        self.asking.engine.express.links = {0: self.link, 1: self.link}
+        links: dict[int, Any] = {0: self.link, 1: self.link}
+        self.asking.engine.express.links = links
         self.asking.engine.row(CLIENT)
 
     @property
@@ -311,14 +312,14 @@ def test_both_ways_tell_and_keep_the_same(
     short, general = Short(listing(), limits=LIMITS), Asking(listing(), limits=LIMITS)
     if not short.takes(asked):
         return
-    octets = bytearray(response(short.link.sent[0], *records, **more))
+    octets = response(short.link.sent[0], *records, **more)
     if cut is not None and cut[0] < len(octets):
-        octets[cut[0]] = cut[1]
-    if not answers(octets[:2], short.link.waiting[bytes(octets[:2])].question, bytes(octets)):
+        octets = octets[: cut[0]] + bytes([cut[1]]) + octets[cut[0] + 1 :]
+    if not answers(octets[:2], short.link.waiting[octets[:2]].question, octets):
         return  # believed by neither
-    short.respond(bytes(octets))
+    short.respond(octets)
     forward = general.forward(asked, CLIENT)
-    result = general.engine.complete(forward, bytes(octets), general.clock.now, general.clock.wall)
+    result = general.engine.complete(forward, octets, general.clock.now, general.clock.wall)
     if isinstance(result, Completed):
         assert short.sock.told == [each for _, each in result.responses]
     else:

@@ -301,7 +301,7 @@ def test_random_subdomains_while_upstream_is_silent(start: Start, upstreams: Cal
 
 
 def test_a_dead_zone_takes_the_slots_of_nobody_else(start: Start, upstreams: Callable[[], Upstream]) -> None:
-    """50 questions for a zone of a silent upstream, where 4 may be out: half of them one client's. All others hear at once.
+    """50 questions for a zone of a silent upstream, where 4 may be out, half of them one client's: others hear at once.
 
     Blocked, cached, local and ordinary names before any time-out; over the limit SERVFAIL with EDE 23.
     """
