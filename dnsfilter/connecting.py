@@ -40,7 +40,7 @@ class Upstreams:
     def connect(self, settings: Settings) -> None:
         """Make the groups, keeping what is known of the upstreams that stay. Raises OSError for a bad `ca_file`."""
         old, self._settings = self._settings, settings
-        if old is None or (old.bootstrap, old.timeout_s) != (settings.bootstrap, settings.timeout_s):
+        if old is None or old.bootstrap != settings.bootstrap:
             self._hosts.close()
             self._hosts = Hosts(settings.bootstrap, settings.timeout_s)
         keeps = old is not None and (old.ca_hash, old.bootstrap) == (settings.ca_hash, settings.bootstrap)

@@ -318,7 +318,7 @@ class Forwarder:
         self._sweep = None
         now, is_more = self._now(), True
         try:
-            is_more = self._engine.hand_over(now - SHORTEST_PATIENCE_S)
+            is_more = self._engine.hand_over(now - min(SHORTEST_PATIENCE_S, self._timeout_s))
             self._sweep_once(now)
         finally:  # whatever went wrong for one question, the others still get their time-outs
             if self._attempts or self._unheard or is_more:

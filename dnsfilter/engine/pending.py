@@ -105,4 +105,4 @@ class Pending:
 
     def forget(self) -> None:
         """Keep and share none of the answers that are still to come; those who wait get them all the same."""
-        self.by_key = {}
+        self.by_key.clear()

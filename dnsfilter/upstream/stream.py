@@ -35,6 +35,7 @@ LOSSES = 4  # a query's connections lost, after which it fails: one that had ans
 DOUBT_S = 1.0  # of silence, after which a query that is given up makes its connection one that may be dead
 STRAYS = 64  # messages in a row that answer nothing
 DRAINING = 6  # connections, beside those in use, that still wait for their last responses
+TURN = 64 * 1024  # octets written to a connection in a turn of the loop: only then does it tell that they are too many
 WARN_S = 60.0  # between two warnings of one upstream
 _DRAWN = 1_024  # ids taken from the kernel's generator at a time
 SHUTDOWN_S = 1.0  # for the other side's part of a TLS close
@@ -307,18 +308,21 @@ class StreamPool(Generic[T]):
                     ssl_handshake_timeout=self._connect_s,
                     ssl_shutdown_timeout=SHUTDOWN_S,
                 )
-        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        except OSError as error:  # ssl.SSLError is one
             sock.close()
             if tls is None:
                 raise _CannotConnect("unreachable", f"{address}: {error}") from None
             raise _CannotConnect("tls", f"{address}: {tls.reason(error)}") from None
+        except BaseException:
+            sock.close()  # no transport may have it yet
+            raise
 
     async def _socket(self, address: str) -> socket.socket:
         """Return a socket that is connected. Raises OSError."""
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK, socket.IPPROTO_TCP)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, SEGMENT)
         try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, SEGMENT)
             async with asyncio.timeout(self._connect_s):
                 await self._loop.sock_connect(sock, (address, self._port))
         except BaseException:
@@ -350,6 +354,7 @@ class _Connection(asyncio.Protocol, Generic[T]):
         self._live = 0  # of them, those that somebody waits for
         self._ids = b""
         self._unwritten: list[bytes] = []
+        self._unwritten_size = 0  # octets
         self._is_writable = True
         self._strays = 0  # in a row
         self._quiet_since = 0.0  # the last answer, or the first query after all were answered
@@ -371,7 +376,7 @@ class _Connection(asyncio.Protocol, Generic[T]):
     @property
     def is_usable(self) -> bool:
         """Whether it takes a query now."""
-        return self._is_writable and self.is_in_use
+        return self._is_writable and self._unwritten_size < TURN and self.is_in_use
 
     # ---- what the pool calls ----
 
@@ -386,6 +391,7 @@ class _Connection(asyncio.Protocol, Generic[T]):
         if not self._unwritten:
             self._loop.call_soon(self._flush)
         self._unwritten.append(frame(id_ + query.rest))
+        self._unwritten_size += len(query.rest)
         self.uses_left -= 1
         if self.uses_left <= 0:
             self.is_retired = True
@@ -468,9 +474,10 @@ class _Connection(asyncio.Protocol, Generic[T]):
                 return id_
 
     def _flush(self) -> None:
-        unwritten, self._unwritten = self._unwritten, []
+        unwritten, self._unwritten, self._unwritten_size = self._unwritten, [], 0
         if not self._transport.is_closing():
             self._transport.write(b"".join(unwritten))
+        self._pool.ready()
 
     # ---- its end ----
 

@@ -51,7 +51,7 @@ class Tls:
     """How one upstream is spoken to over TLS."""
 
     def __init__(self, server_name: str, ca_file: str | None = None, alpn: Sequence[str] = ("dot",)) -> None:
-        """Raises OSError where the file cannot be read, or holds no certificates.
+        """Raises OSError where the file cannot be read or holds no certificates, and for what is no host name.
 
         server_name: the name, or the address, that its certificate must be for.
         ca_file: certificates of the authorities to trust; None: those of the system.
@@ -65,6 +65,11 @@ class Tls:
         else:
             self._context.load_verify_locations(cafile=ca_file)
         self._verified_at = 0.0
+        try:
+            self._context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname=server_name)
+        except ValueError as error:  # now, rather than with each connection
+            raise ssl.SSLError(f"{server_name} is no name that a certificate could be for: {error}") from None
+        self._context.last = None
 
     @property
     def context(self) -> ssl.SSLContext:
@@ -83,7 +88,7 @@ class Tls:
             self._verified_at = time.monotonic()
         self._context.session = session
 
-    def reason(self, error: Exception) -> str:
+    def reason(self, error: OSError) -> str:
         """Return what went wrong in a handshake and what to do about it; a line for the log."""
         failed, self._context.last = self._context.last, None
         if isinstance(error, ssl.SSLCertVerificationError):
@@ -99,8 +104,6 @@ class Tls:
             reason = error.reason or str(error).partition(" (")[0].replace(" ", "_").upper()
             said = (text for part, text in _REASONS.items() if part in reason)
             return next(said, f"the TLS handshake fails: {reason}")
-        if isinstance(error, ValueError):
-            return f"{self.server_name} is no name that a certificate could be for: {error}"
         if isinstance(error, ConnectionAbortedError):
             return "it does not finish the TLS handshake in time"
         return "it closes the connection during the TLS handshake"

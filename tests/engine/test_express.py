@@ -244,6 +244,10 @@ def test_a_change_meanwhile_is_minded(act: str) -> None:
     assert isinstance(result, Completed)
     told = [octets for _, octets in result.responses]
     assert (b"\xc6\x33\x64\x01" in told[0]) is (act == "flush")
+    short.asking.forwards.clear()
+    assert short.takes(query("later.example"))
+    short.asking.engine.hand_over(short.now + 1)
+    assert len(short.asking.forwards) == 1, "what is asked afterwards is watched too"
     assert len(short.asking.engine._cache) == (act == "load")
 
 

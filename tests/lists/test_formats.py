@@ -136,6 +136,10 @@ def test_runs_of_plain_lines_give_what_reading_line_by_line_gives(
     compare(octets, format_name, match)
 
 
+def test_a_record_repeated_outside_of_a_run_is_one_rule() -> None:
+    compare(b"a.example CNAME .\na.example CNAME .\n*.a.example CNAME .\n", "rpz", Match.EXACT)
+
+
 @every_format
 @many
 @given(data=st.data(), match=st.sampled_from(Match))

@@ -43,6 +43,8 @@ FAMILIES = {
     "dnsfilter_cache_hits": "counter",
     "dnsfilter_cache_misses": "counter",
     "dnsfilter_cache_stale": "counter",
+    "dnsfilter_rate_limited": "counter",
+    "dnsfilter_bypass_suspects": "gauge",
     "dnsfilter_cache_entries": "gauge",
     "dnsfilter_upstream_queries": "counter",
     "dnsfilter_upstream_failures": "counter",

@@ -376,6 +376,9 @@ class Impostor:
             self.queries.append(octets)
             message = response(octets, authority=["example 60 IN SOA ns.example h.example 1 2 3 4 60"], rcode=NXDOMAIN)
             tls.sendall(len(message).to_bytes(2, "big") + message)
+            tls.shutdown(socket.SHUT_WR)
+            while tls.recv(65_535):  # else the kernel resets the connection, and the answer may be lost with it
+                pass
 
 
 def _pair() -> tuple[socket.socket, socket.socket]:
@@ -437,7 +440,7 @@ def test_queries_are_padded_and_the_handshakes_short(tmp_path: Path) -> None:
         assert not server.datagrams
         assert {len(octets) % 128 for octets in server.queries} == {0}
         assert not server.reused[0]
-        assert all(server.reused[1:5])
+        assert server.reused.count(True) >= 4
 
 
 def test_an_upstream_may_be_named_and_is_looked_up_at_the_bootstrap_resolver(tmp_path: Path, unbound: Unbound) -> None:

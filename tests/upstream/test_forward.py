@@ -69,7 +69,9 @@ class Bench:
     def left_over(self) -> list[object]:
         """What waits though nobody is asked any more."""
         waiting = [exchange for each in self.upstreams for port in pool(each)._ports for exchange in port.waiting]
-        return [*waiting, *([self.forwarder.in_flight] if self.forwarder.in_flight else [])]
+        pending = self.asking.engine._pending
+        counts = [self.forwarder.in_flight, *pending.out.values(), *pending._held.values(), *pending._waiting.values()]
+        return [*waiting, *(each for each in [*counts, *(upstream.open for upstream in self.upstreams)] if each)]
 
 
 @asynccontextmanager
@@ -852,6 +854,8 @@ def test_closing_drops_what_is_out() -> None:
             assert found.forwarder.in_flight == 0
             await asyncio.sleep(10)
             assert not any(each.done() for each in waiting)
+            for each in list(found.asking.engine._pending.by_key.values()):  # the engine was not told
+                found.asking.engine._pending.end(each)  # type: ignore[arg-type]
 
     run(work)
 

@@ -410,6 +410,22 @@ def test_a_server_that_only_says_what_nobody_asked_for_is_hung_up_on() -> None:
     with_server(script, check)
 
 
+def test_strays_count_in_a_row_only() -> None:
+    async def check(bench: Bench) -> None:
+        for number in range(1, 6):
+            bench.ask()
+            await bench.told.wait(number)
+        bench.check(range(5))
+        assert (bench.server.connections, bench.pool.ignored) == (1, 5 * (STRAYS - 1))
+
+    async def script(connection: Connection) -> None:
+        while True:
+            octets = answer(await connection.query())
+            connection.say(*[another_id(octets)] * (STRAYS - 1), octets)
+
+    with_server(script, check)
+
+
 # Connections that end
 
 
@@ -480,6 +496,21 @@ def test_a_server_that_closes_after_few_answers_still_answers_all(most: int) -> 
 
     async def script(connection: Connection) -> None:
         for _ in range(most):
+            connection.say(answer(await connection.query()))
+
+    with_server(script, check)
+
+
+def test_a_server_that_closes_after_fewer_and_fewer_answers_still_answers_all() -> None:
+    """A query may lose several connections, as long as each answered others meanwhile."""
+
+    async def check(bench: Bench) -> None:
+        tokens = bench.ask(10)
+        await bench.told.wait(10)
+        bench.check(tokens)
+
+    async def script(connection: Connection) -> None:
+        for _ in range(max(1, 4 - 2 * connection.number)):
             connection.say(answer(await connection.query()))
 
     with_server(script, check)
@@ -644,6 +675,25 @@ def test_a_slow_server_is_not_given_up_as_long_as_answers_come() -> None:
             connection.say(answer(octets))
 
     with_server(script, check, idle_s=1.0)
+
+
+def test_the_time_of_a_query_begins_when_it_is_sent() -> None:
+    async def check(bench: Bench) -> None:
+        for number in (1, 2):
+            bench.ask()
+            await bench.told.wait(number)
+            await asyncio.sleep(8.0)
+        bench.check([0, 1])
+        assert bench.server.connections == 1
+
+    async def script(connection: Connection) -> None:
+        connection.say(answer(await connection.query()))
+        octets = await connection.query()
+        await asyncio.sleep(5.0)
+        connection.say(answer(octets))
+        await honest(connection)
+
+    with_server(script, check)
 
 
 def test_an_answer_that_nobody_waits_for_is_ignored_and_the_connection_kept() -> None:
@@ -850,20 +900,49 @@ def test_what_a_server_does_not_read_waits_here_and_is_bounded() -> None:
 
 
 def test_what_waited_for_a_slow_reader_is_sent_when_it_reads() -> None:
-    big = bytes(60_000)
+    """Also where no other connection can be had: those who wait have this one."""
+    big, number = bytes(60_000), 300
 
     async def check(bench: Bench) -> None:
-        for token in range(100):
+        bench.ask()
+        await bench.told.wait(1)
+        assert bench.server._server is not None
+        bench.server._server.close()  # its connections stay
+        for token in range(1, number):
             bench.pool.send(rest(token) + big, asked_for(token), token)
-            await asyncio.sleep(0)
-        await bench.told.wait(100)
-        assert len(bench.told.answers) == 100
+            if not token % 10:
+                await asyncio.sleep(0.001)
+        assert bench.pool._unsent
+        await bench.told.wait(number)
+        assert len(bench.told.answers) == number
 
     async def script(connection: Connection) -> None:
+        connection.say(answer(await connection.query()))
         await asyncio.sleep(2.0)
         while True:
             octets = await connection.query()
             connection.say(answer(octets[: -len(big)]))
+
+    with_server(script, check)
+
+
+def test_a_connection_whose_other_side_reads_nothing_is_gone_soon_after_it_is_given_up() -> None:
+    big = bytes(60_000)
+
+    async def check(bench: Bench) -> None:
+        for token in range(200):
+            bench.pool.send(rest(token) + big, asked_for(token), token)
+            if not token % 10:
+                await asyncio.sleep(0.001)
+        await asyncio.sleep(2.0)
+        for token in range(200):
+            bench.pool.forget(token)
+        await asyncio.sleep(3.0)
+        assert not bench.pool._connections
+        assert not bench.told.order
+
+    async def script(connection: Connection) -> None:
+        await asyncio.sleep(1_000.0)
 
     with_server(script, check)
 
@@ -980,22 +1059,30 @@ def test_whatever_a_server_does_each_query_ends_once(seed: int) -> None:
 # Names and families
 
 
-def test_a_name_is_looked_up_and_its_addresses_are_tried_in_turn() -> None:
+def test_a_name_is_looked_up_and_its_addresses_are_tried_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """127.0.0.2 refuses. It is not tried first the next time."""
 
     async def work() -> None:
         server, told = await Server(honest).start(), Told()
-        resolver = await Peer(two_addresses).start()
+        resolver, loop, tried = await Peer(two_addresses).start(), asyncio.get_running_loop(), list[str]()
+        connect = loop.sock_connect
+
+        async def noted(sock: socket.socket, address: Any) -> None:
+            tried.append(address[0])
+            await connect(sock, address)
+
+        monkeypatch.setattr(loop, "sock_connect", noted)
         hosts = Hosts([(resolver.host, resolver.port)])
         pool = StreamPool[int]("dns.example", server.port, asyncio.get_running_loop(), told, hosts, idle_s=1.0)
         bench = Bench(server, pool, told)
         bench.ask(3)
         await told.wait(3)
-        assert list(pool._failed_at) == ["127.0.0.2"]
+        assert tried == ["127.0.0.2", "127.0.0.1"]
         await asyncio.sleep(2.0)
         bench.ask()
         await told.wait(4)
         bench.check(range(4))
+        assert tried[2:] == ["127.0.0.1"]
         assert (server.connections, resolver.queries()) == (2, 2)
         pool.close()
         await resolver.stop()
