@@ -107,8 +107,13 @@ def line_by_line(octets: bytes, format_name: str, match: Match) -> tuple[Rules, 
     return rules, skipped
 
 
-def content(rules: Rules) -> list[list[bytes]]:
-    return [text.part(rules, kind, allows=allows) for kind in text.KINDS for allows in (False, True)]
+def content(rules: Rules) -> list[set[bytes]]:
+    """What the rules say, however often, and whether or not in one rule for a name and all below it."""
+    said = []
+    for allows in (False, True):
+        parts = {kind: set(text.part(rules, kind, allows=allows)) for kind in text.KINDS}
+        said += [parts["exact"] | parts["suffix"], parts["below"] | parts["suffix"]]
+    return said
 
 
 def compare(octets: bytes, format_name: str, match: Match) -> None:

@@ -223,10 +223,10 @@ def test_any_two_faults_at_once_end_in_an_answer_or_in_an_explained_failure_by_t
     started = time.monotonic()
     with UdpClient(faulty.dns) as client:
         wrong = []
-        for both, response in outcomes(client, names).items():
+        for both, first in outcomes(client, names).items():
             can_answer = any(FAULTS[each][1] for each in both)
-            if can_answer and response is not None and response.flags & TC:
-                response = ask(faulty.dns, names[PAIRS.index(both)], "A", tcp=True)
+            is_cut = can_answer and first is not None and first.flags & TC
+            response = ask(faulty.dns, names[PAIRS.index(both)], "A", tcp=True) if is_cut else first
             if what := "silence" if response is None else wrong_with(response, can_answer=can_answer):
                 wrong.append(f"{both}: {what}")
         for name, both in zip(names, PAIRS, strict=True):

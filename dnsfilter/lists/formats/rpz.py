@@ -149,9 +149,6 @@ class Rpz(Reader):
             rules.suffix += both
             rules.exact[:] = [name for name in rules.exact if name not in both]
             rules.below[:] = [name for name in rules.below if name not in both]
-        for part in (rules.exact, rules.below):  # said again outside of the run that had both
-            if part and (again := set(part).intersection(rules.suffix)):
-                part[:] = [name for name in part if name not in again]
 
     def _directive(self, words: list[str]) -> None:
         directive = words[0].upper()
