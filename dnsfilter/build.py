@@ -23,7 +23,8 @@ from dnsfilter.config.prefixes import Prefixes
 from dnsfilter.config.problems import ConfigError, Problem
 from dnsfilter.config.schema import DEFAULT_GROUP, Config, Group, ListConfig
 from dnsfilter.config.sets import expand
-from dnsfilter.config.values import Address, Upstream
+from dnsfilter.config.upstreams import Upstream
+from dnsfilter.config.values import Address
 from dnsfilter.core import addresses
 from dnsfilter.core.clients import ClientRow, Network, Style
 from dnsfilter.core.exemptions import Exemption

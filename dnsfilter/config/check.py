@@ -12,7 +12,8 @@ from dnsfilter.config.problems import Path, Places, Problem, nearest, shown, som
 from dnsfilter.config.schema import DEFAULT_GROUP, RESERVED_LISTS, Config
 from dnsfilter.config.sets import BuiltinInfo, cycle, expand
 from dnsfilter.config.times import local_length
-from dnsfilter.config.values import Address, Network, Upstream, written_duration
+from dnsfilter.config.upstreams import Upstream
+from dnsfilter.config.values import Address, Network, written_duration
 from dnsfilter.core.names import ancestry, from_text, to_text
 
 MAX_LISTS = 256

@@ -10,7 +10,8 @@ from dnsfilter.config.prefixes import Prefixes, covers
 from dnsfilter.config.problems import Path, Problem, alternatives, in_order, some, subject
 from dnsfilter.config.schema import DEFAULT_GROUP, Config
 from dnsfilter.config.sets import BuiltinInfo, expand, members
-from dnsfilter.config.values import Network, Upstream
+from dnsfilter.config.upstreams import Upstream
+from dnsfilter.config.values import Network
 
 ENCRYPTED_DNS = "encrypted-dns"
 MAX_EDE_TEXT = 64  # octets of text that fit the extended error

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, NotRequired, TypeAlias, TypedDict, c
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationInfo
 from pydantic_core import PydanticCustomError
 
-from dnsfilter.config import times, values
+from dnsfilter.config import times, upstreams, values
 from dnsfilter.config.problems import Wrong, shown
 from dnsfilter.config.sets import BuiltinInfo
 from dnsfilter.config.values import Address, IPAddress, Network
@@ -114,7 +114,7 @@ def _whole_seconds(text: str, lowest: float, highest: float) -> int:
 
 ListenAddress: TypeAlias = Annotated[Address, _read(values.listen_address)]
 OptionalAddress: TypeAlias = Annotated[Address | None, _read(lambda text: _address_or_off(text, any_port=True))]
-Upstream: TypeAlias = Annotated[values.Upstream, _read(values.upstream)]
+Upstream: TypeAlias = Annotated[upstreams.Upstream, _read(upstreams.upstream)]
 Bootstrap: TypeAlias = Annotated[tuple[Annotated[Address, _read(_bootstrap)], ...], Field(min_length=1)]
 Upstreams: TypeAlias = Annotated[tuple[Upstream, ...], Field(min_length=1)]
 Prefix: TypeAlias = Annotated[Network, _read(values.network)]

@@ -265,6 +265,14 @@ Packed = tuple[bytes, int, int]  # a plain response, its lifetime, and the whole
 _PACKED = 300  # octets of memory, besides those of the response
 
 
+def is_fresh(entry: "Entry | Packed", now: float) -> bool:
+    """Tell whether what is kept may be told as it is."""
+    if isinstance(entry, tuple):
+        _octets, lifetime, born = entry
+        return born + lifetime > int(now)
+    return not entry.is_stale(now)
+
+
 class Cache:
     """Answers by key, fresh and stale, bounded in number and octets; the least recently used goes first."""
 

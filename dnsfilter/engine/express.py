@@ -14,7 +14,7 @@ from itertools import product
 from typing import Any, Protocol
 
 from dnsfilter.core import special
-from dnsfilter.core.cache import Cache, Limits, key
+from dnsfilter.core.cache import Cache, Limits, is_fresh, key
 from dnsfilter.core.clients import ClientRow
 from dnsfilter.core.names import MAX_NAME, Name
 from dnsfilter.core.plain import ends
@@ -140,7 +140,7 @@ class Express:
             or outcome is None
             or name[0] > 63
             or name[:-1] in self._tables[len(name) - 1]
-            or wanted in self._kept
+            or ((kept := self._kept.get(wanted)) is not None and is_fresh(kept, now))
             or wanted in self._by_key
             or wanted in self._failed
             or self._out[zone] >= self._pending.half

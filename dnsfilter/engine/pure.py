@@ -425,8 +425,10 @@ class PureEngine:
         verdict = Verdict(Action.FORWARDED, row.group)
         reply = partial(self._datagrams.send, quick.sock, quick.client)
         waiter = Waiter(query, row, verdict, self._policy.generation, client, Transport.UDP, quick.since, reply)
+        has_stale = self._cache.find(quick.key, quick.since) is not None
         forward = Forward(
-            quick.key, query.name, query.qtype, query.do, query.cd, quick.zone, quick.since, [waiter], sent=quick
+            *(quick.key, query.name, query.qtype, query.do, query.cd, quick.zone, quick.since, [waiter], has_stale),
+            sent=quick,
         )
         self._pending.adopt(forward)
         return forward

@@ -19,7 +19,8 @@ from dnsfilter.config.problems import ConfigError, Problem
 from dnsfilter.config.schema import Config
 from dnsfilter.config.sets import expand
 from dnsfilter.config.unavailable import UNAVAILABLE
-from dnsfilter.config.values import Address, Upstream
+from dnsfilter.config.upstreams import Upstream
+from dnsfilter.config.values import Address
 from dnsfilter.core.names import from_text
 from dnsfilter.core.rules import Match
 from tests.config.builtin import BUILTIN, FILE, loaded, only_problem, problems

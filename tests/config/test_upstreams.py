@@ -14,10 +14,9 @@ from cryptography.x509.oid import NameOID
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dnsfilter.config import values
 from dnsfilter.config.load import load
 from dnsfilter.config.problems import Wrong
-from dnsfilter.config.values import Upstream
+from dnsfilter.config.upstreams import Upstream, upstream
 from tests.config.builtin import BUILTIN, loaded, only_problem, problems
 
 
@@ -91,7 +90,7 @@ def test_an_upstream_is_kept_in_one_form(text: str, read: Upstream, shown: str) 
     config = loaded(f"{BOOTSTRAP}upstreams: ['{text}']\nforward: [{{zone: a.example, upstreams: ['{text}']}}]").config
     assert config.upstreams == config.forward[0].upstreams == (read,)
     assert str(read) == shown
-    assert values.upstream(shown) == read
+    assert upstream(shown) == read
 
 
 @pytest.mark.parametrize(
@@ -149,11 +148,11 @@ def test_an_upstream_that_cannot_be_asked_says_what_to_write(text: str, says: st
 def test_any_text_is_an_upstream_or_says_what_is_wrong(text: str) -> None:
     said = ["what is wrong", "what to write"]
     try:
-        found = values.upstream(text)
+        found = upstream(text)
     except Wrong as error:
         said = [error.text, error.remedy]
     else:
-        assert values.upstream(str(found)) == found
+        assert upstream(str(found)) == found
     assert all(each and each.isprintable() for each in said)
 
 
@@ -187,7 +186,7 @@ def test_the_remedy_for_a_host_name_names_bootstrap_and_the_form_without() -> No
     problem = only_problem("upstreams: ['https://dns.example/q']")
     assert "bootstrap: [192.0.2.53]" in problem.remedy
     written = problem.remedy.rpartition("write ")[2]
-    assert values.upstream(written) == Upstream("https", "192.0.2.53", 443, "dns.example", "/q")
+    assert upstream(written) == Upstream("https", "192.0.2.53", 443, "dns.example", "/q")
 
 
 def test_a_bootstrap_that_is_wrong_is_not_called_missing_as_well() -> None:

@@ -204,6 +204,20 @@ def test_an_answer_is_told_kept_and_counted_and_told_again_from_the_cache() -> N
     assert (short.link.queries, short.link.answers) == (1, 1)
 
 
+def test_a_name_whose_answer_is_over_is_asked_anew_and_has_what_is_stale_to_fall_back_on() -> None:
+    short = Short(listing(), limits=replace(LIMITS, serve_stale=3_600))
+    short.takes(query("www.example"))
+    short.respond(response(short.link.sent[0], "www.example 5 IN A 192.0.2.1"))
+    assert not short.take(query("www.example")), "it is kept"
+    short.asking.clock.wait(6)
+    assert short.take(query("www.example"))
+    short.asking.engine.hand_over(short.now + 1)
+    [handed_over] = short.asking.forwards
+    assert handed_over.has_stale
+    [(_, told)] = short.asking.engine.answer_stale(handed_over, short.now, 0.0).responses
+    assert b"\xc0\x00\x02\x01" in told
+
+
 def test_who_asks_the_same_meanwhile_gets_the_same_answer() -> None:
     short = Short(listing())
     short.takes(query("www.example", ident=7))

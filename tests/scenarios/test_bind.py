@@ -436,7 +436,6 @@ def test_what_bind_limits_in_rate_is_still_answered(start: Start, binds: NewBind
     assert ask_60_at_once(service)[0] == RIGHT
 
 
-@pytest.mark.xfail(strict=False, reason="each has a connection of its own, and BIND queues ten; a lost SYN costs 1 s")
 def test_60_questions_that_have_to_go_by_tcp_at_once_do_not_wait_for_each_other(start: Start, binds: NewBind) -> None:
     """RFC 7766 6.2.1 and 6.2.2: few connections, many questions on each."""
     service = start(settings(binds("rate-limit { responses-per-second 5; slip 1; };")))

@@ -23,8 +23,6 @@ from tests.scenarios.upstream import Asked, Upstream, address_of
 
 ENOUGH = 2_000  # datagrams after which a relay gives up: a loop shall not go on for ever
 
-to_come = pytest.mark.xfail(strict=False, reason="loops are not looked for yet")
-
 
 class Relay(threading.Thread):
     """An upstream that forwards every query to an address, and the answers back."""
@@ -115,7 +113,6 @@ def check_loop_is_told(service: Service, relay: Relay) -> None:
     assert service.metric("dnsfilter_degraded", reason="loop") == 1
 
 
-@to_come
 @pytest.mark.parametrize("place", [pytest.param(0, id="the first"), pytest.param(1, id="the second")])
 def test_an_upstream_that_asks_us_is_named_and_no_longer_asked(
     start: Start, upstreams: Callable[[], Upstream], relay: Callable[[Address], Relay], listener: Address, place: int
@@ -141,7 +138,6 @@ def test_an_upstream_that_asks_us_is_named_and_no_longer_asked(
         assert ask(service.dns, name).addresses == [address_of(name)]
 
 
-@to_come
 def test_a_zones_upstream_that_asks_us_is_found_too(
     start: Start, upstreams: Callable[[], Upstream], relay: Callable[[Address], Relay], listener: Address
 ) -> None:
@@ -158,7 +154,6 @@ def test_a_zones_upstream_that_asks_us_is_found_too(
     assert not honest.queries("corp.example", below=True)
 
 
-@to_come
 def test_each_upstream_is_asked_one_name_of_its_own_at_the_start(
     start: Start, upstreams: Callable[[], Upstream]
 ) -> None:

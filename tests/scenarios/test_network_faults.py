@@ -31,8 +31,6 @@ from tests.scenarios.netlab import NETWORKS, NONE, RESOLVER, UPSTREAMS, Faults, 
 from tests.scenarios.service import Service
 from tests.scenarios.upstream import Upstream, address_of
 
-pytestmark = pytest.mark.alone
-
 PORT = 5353
 FAR = NETWORKS["upstream"]
 POOR = Faults(delay_s=0.08, jitter_s=0.04, loss=0.2, repeated=0.05)
@@ -305,7 +303,6 @@ def test_answers_of_all_sizes_come_where_packets_are_small(site: Start, mtu: int
     check_sinkholed(here.ask(LISTED, source="127.0.1.10"))
 
 
-@pytest.mark.xfail(strict=False, reason="who set DO is asked for with 1,232 octets again and again")
 def test_a_client_that_set_do_gets_what_does_not_fit_where_fragments_vanish(site: Start) -> None:
     """EDNS has to stay for its signatures, but 512 octets may be announced (RFC 6891 6.2.5): then there is TC."""
     here = site(Faults(swallows_fragments=True), 576)
@@ -318,7 +315,6 @@ def test_a_client_that_set_do_gets_what_does_not_fit_where_fragments_vanish(site
     assert sorted(got.addresses) == sorted(addresses)
 
 
-@pytest.mark.xfail(strict=False, reason="what is said to a client by TCP comes in segments of the path's size")
 def test_a_client_behind_a_black_hole_gets_large_answers(site: Start) -> None:
     """One in the far network, such as a branch behind a tunnel: over UDP 1,232 octets at most, over TCP the whole."""
     here = site(

@@ -137,11 +137,11 @@ def test_blocked_and_cached_names_during_a_flood_towards_silent_upstreams(start:
 
 
 def test_memory_is_given_back_after_a_flood(start: Start, upstreams: NewUpstream) -> None:
-    """The fourth leaves nothing behind beyond the third: the tables that grow with the first ones are full by then."""
+    """The third leaves nothing behind beyond the second: the tables that grow with the first one are full by then."""
     upstream = upstreams()
     service = start(policy(upstream, resolve={"timeout": "0.5s", "deadline": "1s"}))
     levels = [resident(service.pid)]
-    for _ in range(4):
+    for _ in range(3):
         upstream.otherwise(silent_below_the_zone)
         with flooding(service.dns) as (_, burst):
             for number in range(FLOOD // BURST):
@@ -150,10 +150,10 @@ def test_memory_is_given_back_after_a_flood(start: Start, upstreams: NewUpstream
         levels.append(resident(service.pid))
     print(f"resident: {[f'{level / 2**20:.1f}' for level in levels]} MiB")
     assert levels[1] - levels[0] < 100 << 20
-    assert levels[4] - levels[3] < 4 << 20
+    assert levels[3] - levels[2] < 4 << 20
 
 
-@pytest.mark.parametrize("sources", [pytest.param(1, id="one client"), pytest.param(100, id="a hundred clients")])
+@pytest.mark.parametrize("sources", [pytest.param(1, id="one client"), pytest.param(20, id="twenty clients")])
 def test_a_well_behaved_client_is_served_during_a_flood_by(start: Start, upstreams: NewUpstream, sources: int) -> None:
     """Its names are new and of a zone that the same upstream answers: each right, nine of ten within 100 ms."""
     upstream = upstreams()
