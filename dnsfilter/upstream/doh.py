@@ -9,21 +9,18 @@ import errno
 import logging
 import socket
 from collections import OrderedDict
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar, cast
+from typing import Generic, TypeVar, cast
 
-import hpack
 from h2 import events
-from h2.config import H2Configuration
-from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.exceptions import H2Error
-from h2.settings import SettingCodes, Settings
 
 from dnsfilter.core.wire import build
 from dnsfilter.core.wire.framing import MAX_MESSAGE
 from dnsfilter.core.wire.response import answers
+from dnsfilter.upstream import http2
 from dnsfilter.upstream.hosts import Hosts
 from dnsfilter.upstream.lookup import LookupFailed
 from dnsfilter.upstream.stream import Receiver
@@ -40,39 +37,11 @@ DRAINING = 6  # beside those, that still wait for their last responses
 # At once on a connection, whatever more the server allows (RFC 9113 section 6.5.2 wants no fewer). Knot Resolver 5
 # tells no limit, and stops reading for ever above this one.
 MOST_STREAMS = 100
-LAST_STREAM = 2**31 - 1
 TICK_S = 1.0  # how exactly idle, dead and stuck connections are noticed
 DEAD_TICKS = 2  # after a PING without an answer
 QUICK_S = 1.0  # who is forgotten earlier says nothing of the server
 SHUTDOWN_S = 1.0  # how long a server may take to say that it closes too
 WARN_EVERY_S = 60.0
-
-MAX_FRAME = 16_384  # octets; we announce no more (RFC 9113 section 4.2)
-MAX_HEADERS = 16_384  # octets of one header block, and of the list in it
-# Every frame costs a credit. What is not paid for by a query or by time is a flood.
-CREDIT = 1_000  # of a new connection
-CREDIT_MOST = 4_000
-CREDIT_PER_QUERY = 16  # its answer in frames of a few hundred octets, and updates of windows
-CREDIT_PER_S = 100  # SETTINGS, PING and the like
-SETTINGS_PER_CREDIT = 64  # octets
-
-HEADERS, SETTINGS, GOAWAY, CONTINUATION = 1, 4, 7, 9  # frame types
-END_HEADERS = 4
-
-_CONFIG = H2Configuration(  # bytes in and out; our own headers are right, and of the server's we read two
-    client_side=True,
-    header_encoding=None,
-    validate_outbound_headers=False,
-    normalize_outbound_headers=False,
-    validate_inbound_headers=False,
-    normalize_inbound_headers=False,
-)
-_SETTINGS = {
-    SettingCodes.ENABLE_PUSH: 0,
-    SettingCodes.INITIAL_WINDOW_SIZE: MAX_MESSAGE,  # the longest message fits without an update
-    SettingCodes.MAX_FRAME_SIZE: MAX_FRAME,
-    SettingCodes.MAX_HEADER_LIST_SIZE: MAX_HEADERS,
-}
 
 _PATH = "is the path right? (/dns-query, as a rule)"
 _REMEDIES = {  # by the first digit of a status
@@ -372,97 +341,6 @@ class _CannotConnect(Exception):
         self.reason = reason
 
 
-class _Flood(Exception):
-    """A server that sends what costs us and gives nothing; the message says what."""
-
-
-class _Encoder(hpack.Encoder):
-    """Writes our headers without the table of earlier ones: equal headers are equal octets, made once."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._made: dict[tuple[Any, ...], bytes] = {}
-
-    def encode(self, headers: Iterable[Any], huffman: bool = True) -> bytes:
-        """Return a header block (RFC 7541)."""
-        key = tuple(headers)
-        if self.table_size_changes:  # has to be told in the next block (RFC 7541 section 4.2)
-            return super().encode(map(_never_indexed, key), huffman)
-        made = self._made.get(key)
-        if made is None:  # one for each length of a message, and those are padded
-            made = self._made[key] = super().encode(map(_never_indexed, key), huffman)
-        return made
-
-
-def _never_indexed(header: tuple[bytes, bytes]) -> hpack.NeverIndexedHeaderTuple:
-    return hpack.NeverIndexedHeaderTuple(*header)
-
-
-@dataclass(frozen=True, slots=True)
-class _Goaway:
-    """A server that ends a connection."""
-
-    last_stream: int  # that it may still answer
-    code: int
-
-
-class _Gate:
-    """Cuts what comes into frames and counts them, before h2 works on them. Raises _Flood.
-
-    GOAWAY is told apart: h2 takes it for the end, though answers may still come (RFC 9113 section 6.8).
-    """
-
-    def __init__(self, now: float) -> None:
-        self._rest = b""
-        self._credit = float(CREDIT)
-        self._since = now
-        self._block = 0  # octets of the header block that is not whole yet
-
-    def paid(self) -> None:
-        """A query was sent."""
-        self._credit += CREDIT_PER_QUERY
-
-    def feed(self, octets: bytes, now: float) -> Iterator[bytes | _Goaway]:
-        """Yield what is whole: frames in a row, and GOAWAY."""
-        self._credit = min(self._credit + (now - self._since) * CREDIT_PER_S, CREDIT_MOST)
-        self._since = now
-        if self._rest:
-            octets = self._rest + octets
-            self._rest = b""
-        start = at = 0
-        size = len(octets)
-        while size - at >= 9:
-            length = int.from_bytes(octets[at : at + 3], "big")
-            if length > MAX_FRAME:
-                raise _Flood(f"a frame of {length} octets")
-            end = at + 9 + length
-            if end > size:
-                break
-            kind = octets[at + 3]
-            self._charge(kind, octets[at + 4], length)
-            if kind == GOAWAY and length >= 8:
-                if at > start:
-                    yield octets[start:at]
-                last, code = octets[at + 9 : at + 13], octets[at + 13 : at + 17]
-                yield _Goaway(int.from_bytes(last, "big") & LAST_STREAM, int.from_bytes(code, "big"))
-                start = end
-            at = end
-        if at > start:
-            yield octets[start:at]
-        self._rest = octets[at:]
-
-    def _charge(self, kind: int, flags: int, length: int) -> None:
-        self._credit -= 1 + (length // SETTINGS_PER_CREDIT if kind == SETTINGS else 0)
-        if self._credit < 0:
-            raise _Flood("more frames than queries account for")
-        if kind in (HEADERS, CONTINUATION):
-            self._block += length
-            if self._block > MAX_HEADERS:
-                raise _Flood(f"headers of more than {MAX_HEADERS} octets")
-            if flags & END_HEADERS:
-                self._block = 0
-
-
 class _Connection(asyncio.Protocol, Generic[T]):
     """One connection: streams out, responses in. What comes of them is the pool's."""
 
@@ -470,13 +348,10 @@ class _Connection(asyncio.Protocol, Generic[T]):
         self._pool = pool
         self._loop = loop
         self._transport: asyncio.Transport | None = None
-        self._h2 = H2Connection(_CONFIG)
-        self._h2.encoder = _Encoder()
-        self._h2.local_settings = Settings(client=True, initial_values=_SETTINGS)
-        del self._h2.local_settings[SettingCodes.ENABLE_CONNECT_PROTOCOL]  # not for clients to send
+        self._h2 = http2.connection()
         self._streams: dict[int, _Request[T]] = {}
         self._unsent: dict[int, _Request[T]] = {}  # whose message waits for the server's window
-        self._gate = _Gate(loop.time())
+        self._gate = http2.Gate(loop.time())
         self._most = MOST_STREAMS
         self._is_paused = False
         self.is_retired = False  # finishes what it has, and takes no more
@@ -552,13 +427,13 @@ class _Connection(asyncio.Protocol, Generic[T]):
         self._silent_ticks = 0
         try:
             for part in self._gate.feed(data, self._loop.time()):
-                if isinstance(part, _Goaway):
+                if isinstance(part, http2.Goaway):
                     self._go_away(part)
                 else:
                     self._take(self._h2.receive_data(part))
                 if self._is_over:
                     return
-        except _Flood as error:
+        except http2.Flood as error:
             self._abort(f"sends {error}: it was cut off")
             return
         except H2Error as error:
@@ -587,7 +462,7 @@ class _Connection(asyncio.Protocol, Generic[T]):
 
     def _ask(self, request: _Request[T]) -> None:
         stream = self._h2.get_next_available_stream_id()
-        if stream >= LAST_STREAM - 2:
+        if stream >= http2.LAST_STREAM - 2:
             self.is_retired = True
         self._was_used = True
         request.tries += 1
@@ -701,7 +576,7 @@ class _Connection(asyncio.Protocol, Generic[T]):
         """A request has ended: it is no silent server."""
         self._asked_since = self._loop.time() if self._streams else None
 
-    def _go_away(self, goaway: _Goaway) -> None:
+    def _go_away(self, goaway: http2.Goaway) -> None:
         """Ask elsewhere what the server will not answer here; the rest may still be answered."""
         self._retire()
         if goaway.code:

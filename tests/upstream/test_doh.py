@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dnsfilter.core.wire import build
-from dnsfilter.upstream import doh
+from dnsfilter.upstream import doh, http2
 from dnsfilter.upstream.doh import DohPool
 from dnsfilter.upstream.hosts import Hosts
 from dnsfilter.upstream.tls import Tls
@@ -469,7 +469,7 @@ def test_a_server_that_ends_each_connection_at_once_is_not_asked_for_ever(
 
 def test_connections_that_still_wait_for_responses_are_few(lab: Lab) -> None:
     """A server may end each connection after the first request, and never answer."""
-    lab.server.script = lambda request: request.connection.go_away(doh.LAST_STREAM)
+    lab.server.script = lambda request: request.connection.go_away(http2.LAST_STREAM)
     names = [f"n{number}.example" for number in range(30)]
 
     async def check(asking: Asking) -> None:
