@@ -359,6 +359,7 @@ def _policy(inputs: Inputs, names: tuple[str, ...]) -> dict[str, Any]:
             canary=bits[CANARY] if enforced or only_enforced else 0,
             only=mask(group.only),
             only_enforced=only_enforced,
+            strip_ech=group.strip_ech,
         )
 
     group_rows = {name: row(name, group, 1 << n) for n, (name, group) in enumerate(config.groups.items())}

@@ -70,6 +70,8 @@ def _groups(old: Head, new: Head) -> Iterator[str]:
             yield f"group '{name}' loses the networks {', '.join(lost)}"
         if was["rules"] != now["rules"]:
             yield f"group '{name}' is treated otherwise: lists, allow, only, mode or answer"
+        if was["strip_ech"] != now["strip_ech"]:
+            yield f"group '{name}': strip_ech is now {'on' if now['strip_ech'] else 'off'}"
 
 
 def _by_group(head: Head) -> dict[str, dict[str, Any]]:
@@ -79,6 +81,7 @@ def _by_group(head: Head) -> dict[str, dict[str, Any]]:
         group = found.setdefault(row["group"], {"networks": set(), "rules": None})
         if row["network"]:
             group["networks"].add(row["network"])
+        group["strip_ech"] = row.get("strip_ech", False)  # a snapshot of an earlier version does not say
         masks = ("enforced", "observed", "only", "allow_lists")
         group["rules"] = (
             [[name for number, name in enumerate(names) if row[mask] >> number & 1] for mask in masks],

@@ -78,12 +78,14 @@ CORE: dict[str, set[str]] = {
     "index": {"names", "rules"},
     "clients": {"exemptions"},  # knows no names
     "cache": {"names", "wire"},  # knows no policy and no upstreams
+    "ech": {"cache", "names", "wire"},  # knows no clients
     "addresses": {"cache", "clients", "wire"},
     "policy": {"addresses", "clients", "exemptions", "index", "names"},  # knows no messages
     "listed": {"addresses", "cache", "policy"},
     "limits": {"clients"},  # knows no questions
     "suspicion": set(),
     "answer": {"clients", "policy", "special", "wire"},  # knows no lists and no cache
+    "delivery": {"answer", "cache", "clients", "index", "listed", "names", "policy", "wire"},
     "plain": {"cache", "names", "wire"},
     "failures": set(),
     "cookies": {"clients"},  # knows no queries

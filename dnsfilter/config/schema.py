@@ -244,6 +244,7 @@ class Group(Section):
     mode: Mode = "enforce"
     answer: Answer | None = None
     only: ListRefs = ()
+    strip_ech: Switch = False  # from HTTPS and SVCB records
 
     @property
     def allow_names(self) -> tuple[Name, ...]:

@@ -64,6 +64,8 @@ class Entry:
     addresses: tuple[tuple[bytes, int], ...] = ()  # those of the answer section in a list's range, with the mask
     generation: int = 0
     is_listed: bool = False  # any of these is not 0, or there are such addresses
+    is_bare: bool = False  # it was looked at, and has no `ech`
+    bare: "Entry | None" = None  # the same without, where it has some and somebody has asked who gets none
 
     def remaining(self, now: float) -> int:
         """Return the whole seconds it may still be used; seconds are counted at whole seconds of `now`."""

@@ -39,6 +39,7 @@ class ClientRow:
     only_enforced: bool = False
     exemptions: tuple[Exemption, ...] = ()  # all that contain the client, in force or not
     network: str = ""  # the prefix that decided the group; empty: none did
+    strip_ech: bool = False  # it gets no keys of Encrypted Client Hello
 
     def first(self, mask: int) -> str:
         """Return the name of the list that comes first in the group's order."""

@@ -15,10 +15,10 @@ from dnsfilter.core import answer, plain
 from dnsfilter.core.cache import KEY_TAIL, Cache, ChainError, Entry, Limits, Packed, from_response, key
 from dnsfilter.core.clients import ClientRow, address
 from dnsfilter.core.cookies import SECRET, Cookies
+from dnsfilter.core.delivery import deliver
+from dnsfilter.core.ech import without_ech
 from dnsfilter.core.failures import Failures
-from dnsfilter.core.index import Hit
 from dnsfilter.core.limits import RateLimit
-from dnsfilter.core.listed import look_up
 from dnsfilter.core.names import Name, parent
 from dnsfilter.core.policy import (
     REFUSED,
@@ -26,14 +26,9 @@ from dnsfilter.core.policy import (
     Policy,
     Verdict,
     decide,
-    decide_addresses,
-    decide_chain,
-    judge,
-    limited,
 )
 from dnsfilter.core.suspicion import Suspicion
 from dnsfilter.core.wire import build, codes, response
-from dnsfilter.core.wire.framing import MAX_MESSAGE
 from dnsfilter.core.wire.query import HEADER, BadQuery, Edns, NotAQuery, Query, parse
 from dnsfilter.engine.datagrams import Datagrams
 from dnsfilter.engine.express import Express
@@ -64,7 +59,6 @@ PROBED = Transport.PROBE
 
 _REJECTED = {codes.SERVFAIL: "servfail", codes.REFUSED: "refused"}
 _GOOD = (codes.NOERROR, codes.NXDOMAIN, codes.YXDOMAIN)
-_STALE = {codes.NXDOMAIN: codes.EDE_STALE_NXDOMAIN}  # the extended error by rcode, else EDE_STALE
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,22 +283,26 @@ class PureEngine:
         if entry is None:
             octets = answer.failure(query, codes.EDE_CACHED_ERROR, "nobody could answer")
             return Answered(octets, self.tally.outcome(transport, client, codes.SERVFAIL, verdict, "hit"))
-        octets, verdict = self._deliver(query, row, verdict, entry, transport, now, wall)
+        told = without_ech(entry, query.name) if row.strip_ech else entry
+        octets, verdict = deliver(self._policy, query, row, verdict, told, now, wall, is_udp=transport is Transport.UDP)
         cache = "stale" if is_stale else "hit"
         outcome = self.tally.outcome(transport, client, octets[3] & 15, verdict, cache)
         if is_stale or (edns is not None and edns.has_options):
             return Answered(octets, outcome)
         again = None
-        if verdict.valid_s is None and not entry.is_listed and not octets[2] & codes.TC:
+        if verdict.valid_s is None and not told.is_listed and not octets[2] & codes.TC:
             at = HEADER + len(query.question)
-            again = partial(self._again, wanted, entry, octets[2:at], octets[at + len(entry.body) :])
+            again = partial(self._again, wanted, entry, told, octets[2:at], octets[at + len(told.body) :])
         return Answered(octets, outcome, Reuse.SECOND, again)
 
-    def _again(self, wanted: bytes, entry: Entry, head: bytes, opt: bytes, now: float) -> bytes | None:
-        """Give an answer of an earlier second anew, its TTLs counted down; None where it is no longer the one kept."""
+    def _again(self, wanted: bytes, entry: Entry, told: Entry, head: bytes, opt: bytes, now: float) -> bytes | None:
+        """Give an answer of an earlier second anew, its TTLs counted down; None where it is no longer the one kept.
+
+        told: what the client was told of it.
+        """
         if self._cache.get(wanted, now) is not entry:
             return None
-        return head + entry.aged_body(now, None) + opt
+        return head + told.aged_body(now, None) + opt
 
     def _options(self, edns: Edns, client: str, transport: Transport, wall: float) -> bytes:
         """Return the options that go back with every answer to one query."""
@@ -316,58 +314,6 @@ class PureEngine:
             options += build.option(codes.KEEPALIVE, tenths.to_bytes(2, "big"))
         return options
 
-    def _deliver(
-        self,
-        query: Query,
-        row: ClientRow,
-        verdict: Verdict,
-        entry: Entry,
-        transport: Transport,
-        now: float,
-        wall: float,
-    ) -> tuple[bytes, Verdict]:
-        """Fit an upstream's answer to one client, if the policy lets its whole chain through."""
-        policy = self._policy
-        if entry.generation != policy.generation and (entry.chain or entry.additional or policy.addresses):
-            look_up(entry, policy)
-        if entry.is_listed and verdict.action is not Action.ALLOWED:
-            verdict = decide_chain(policy, row, verdict, zip(entry.chain, entry.sets, strict=True), wall)
-            if entry.addresses:
-                verdict = decide_addresses(policy, row, verdict, query.name, entry.addresses, wall)
-            if verdict.action is Action.BLOCKED:
-                return answer.blocked(query, verdict, policy.blocking), verdict
-            entry, verdict = self._without_blocked(row, verdict, entry, query.name, wall)
-        if entry.is_truncated and transport is Transport.TCP:
-            return answer.failure(query, codes.EDE_NETWORK_ERROR, "upstream does not answer by TCP"), verdict
-        if entry.is_truncated:
-            return answer.truncated(query), verdict
-        flags2 = codes.AD if entry.is_authentic and (query.do or query.flags2 & codes.AD) else 0
-        opt = build.opt(query)
-        if opt and entry.is_stale(now):
-            opt = build.opt(query, options=build.ede(_STALE.get(entry.rcode, codes.EDE_STALE)))
-        body = entry.aged_body(now, verdict.valid_s)
-        octets = build.respond(query, entry.rcode, entry.counts, body, opt, 0, flags2)
-        if transport is Transport.UDP and len(octets) > query.udp_limit:
-            return answer.truncated(query), verdict
-        if len(octets) > MAX_MESSAGE:
-            return answer.failure(query, codes.EDE_OTHER, "an answer that no message can hold"), verdict
-        return octets, verdict
-
-    def _without_blocked(
-        self, row: ClientRow, verdict: Verdict, entry: Entry, qname: Name, wall: float
-    ) -> tuple[Entry, Verdict]:
-        """Take away additional records that tell of blocked names; the answer itself stays (MX, SRV, NS)."""
-        sets, spared = self._policy.index.sets, self._policy.spared(qname)
-        for number, (found, mask) in enumerate(zip(entry.additional_sets, entry.additional_masks, strict=True)):
-            hits = [sets[each] for each in found if each] + (
-                [Hit(mask & ~spared, mask & ~spared)] if mask & ~spared else []
-            )
-            for link in (judge(row, hit, wall, is_qname=False) for hit in hits):
-                verdict = limited(verdict, link.valid_s)
-                if link.action is Action.BLOCKED:
-                    return entry.without(number), verdict
-        return entry, verdict
-
     # ---- upstream ----
 
     def resolve(self, message: bytes, now: float, reply: Reply) -> Answered | Forward | Joined:
@@ -377,7 +323,7 @@ class PureEngine:
         wanted = key(query.name, query.qtype, do=query.do, cd=query.cd)
         entry = self._cache.find(wanted, now)
         if entry is not None and not entry.is_stale(now):
-            octets, _ = self._deliver(query, row, verdict, entry, Transport.TCP, now, 0.0)
+            octets, _ = deliver(self._policy, query, row, verdict, entry, now, 0.0, is_udp=False)
             return Answered(octets, PROBE_OUTCOME)
         waiter = Waiter(query, row, verdict, self._policy.generation, "", PROBED, now, reply)
         return self._ask(waiter, wanted, has_stale=entry is not None)
@@ -546,7 +492,9 @@ class PureEngine:
                 return answer.blocked(waiter.query, verdict, self._policy.blocking), verdict
         assert row is not None  # noqa: S101
         if isinstance(said, Entry):
-            return self._deliver(waiter.query, row, verdict, said, waiter.transport, now, wall)
+            told = without_ech(said, waiter.query.name) if row.strip_ech else said
+            is_udp = waiter.transport is Transport.UDP
+            return deliver(self._policy, waiter.query, row, verdict, told, now, wall, is_udp=is_udp)
         return answer.failure(waiter.query, *said), verdict
 
     def counters(self) -> Counters:

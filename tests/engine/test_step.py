@@ -22,6 +22,7 @@ from dnsfilter.core.policy import Policy, Verdict
 from dnsfilter.core.rules import Rules
 from dnsfilter.core.wire.query import Query
 from dnsfilter.core.wire.response import read
+from dnsfilter.engine import pure
 from dnsfilter.engine.interface import Completed, Dropped, Forward, Joined, Outcome, Rejected, Transport
 from tests.core.make import labels_to_wire, many, name, opt, option, query, question, response, suffixes, texts, unhex
 from tests.core.wire.test_query import mutated
@@ -1144,14 +1145,14 @@ def test_an_error_of_ours_while_an_answer_is_fitted_is_servfail_to_that_client_a
     forward = asking.forward(asked)
     asking.step(query("www.example", ident=2), OTHER, Transport.TCP)
     asking.step(query("www.example", ident=3, edns=opt()), OTHER)
-    real = asking.engine._deliver
+    real = pure.deliver
 
-    def failing(found: Query, row: ClientRow, *rest: Any) -> tuple[bytes, Verdict]:
+    def failing(policy: Policy, found: Query, row: ClientRow, *rest: Any, **more: Any) -> tuple[bytes, Verdict]:
         if row.group == "managed":
             raise ValueError("a bug")
-        return real(found, row, *rest)
+        return real(policy, found, row, *rest, **more)
 
-    monkeypatch.setattr(asking.engine, "_deliver", failing)
+    monkeypatch.setattr(pure, "deliver", failing)
     sent = asking.complete(forward, response(asked, "www.example 300 IN A 198.51.100.1"))
     assert list(map(rcode, sent)) == ["SERVFAIL", "NOERROR", "NOERROR"]
     assert [code for code, _ in edes(sent[0])] == [0]

@@ -507,3 +507,22 @@ def test_explain_live_says_that_a_private_address_decided(guarded: Guarded) -> N
     assert (found["verdict"], found["list"]) == ("blocked", "rebinding")
     text = guarded.service.command("explain", "evil.explained.example", "--client", "127.0.0.1", "--live").stdout
     assert "192.168.1.7" in text.partition("upstream answers:")[0]
+
+
+def test_a_reload_without_the_ranges_opens_what_was_blocked_by_them(
+    start: Start, upstreams: Callable[[], Upstream]
+) -> None:
+    """What is kept was looked up under a policy that is no longer in force."""
+    upstream = upstreams()
+    upstream.on("www.example", "www.example 300 IN A 203.0.113.200")
+
+    def config(*blocked: str) -> dict[str, Any]:
+        lists = {"ban": {"domains": [LISTED]}, "edge": {"addresses": ["203.0.113.128/25"]}}
+        named = {name: lists[name] for name in blocked}
+        return policy(upstream, lists=named, groups={"default": {"block": list(blocked)}}, exemptions={})
+
+    service = start(config("ban", "edge"))
+    assert ask(service.dns, "www.example").addresses == ["0.0.0.0"]
+    service.configure(config("ban"))
+    service.command("reload")
+    assert ask(service.dns, "www.example").addresses == ["203.0.113.200"]

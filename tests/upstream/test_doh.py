@@ -506,7 +506,7 @@ def test_a_refused_stream_is_asked_once_more(lab: Lab) -> None:
 
 
 def test_a_connection_without_stream_ids_gives_way_to_another(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doh, "LAST_STREAM", 9)
+    monkeypatch.setattr(http2, "LAST_STREAM", 9)
     names = [f"n{number}.example" for number in range(10)]
 
     async def check(asking: Asking) -> None:
