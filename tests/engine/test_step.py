@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dnsfilter.core.clients import ClientRow, Style
+from dnsfilter.core.delivery import deliver
 from dnsfilter.core.exemptions import Exemption
 from dnsfilter.core.names import ancestry
 from dnsfilter.core.policy import Policy, Verdict
@@ -1145,7 +1146,7 @@ def test_an_error_of_ours_while_an_answer_is_fitted_is_servfail_to_that_client_a
     forward = asking.forward(asked)
     asking.step(query("www.example", ident=2), OTHER, Transport.TCP)
     asking.step(query("www.example", ident=3, edns=opt()), OTHER)
-    real = pure.deliver
+    real = deliver
 
     def failing(policy: Policy, found: Query, row: ClientRow, *rest: Any, **more: Any) -> tuple[bytes, Verdict]:
         if row.group == "managed":

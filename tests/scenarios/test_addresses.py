@@ -11,7 +11,16 @@ import pytest
 
 from tests.scenarios.client import ADDITIONAL, NOERROR, NXDOMAIN, REFUSED, Edns, Response, ask
 from tests.scenarios.conftest import Start
-from tests.scenarios.expect import BLOCKED_CODE, check_sinkholed, check_soa, exemption, rdata_text, where
+from tests.scenarios.expect import (
+    BLOCKED_CODE,
+    LISTED,
+    check_sinkholed,
+    check_soa,
+    exemption,
+    policy,
+    rdata_text,
+    where,
+)
 from tests.scenarios.service import Service, command
 from tests.scenarios.upstream import Upstream, address_of, reply
 
@@ -517,7 +526,7 @@ def test_a_reload_without_the_ranges_opens_what_was_blocked_by_them(
     upstream.on("www.example", "www.example 300 IN A 203.0.113.200")
 
     def config(*blocked: str) -> dict[str, Any]:
-        lists = {"ban": {"domains": [LISTED]}, "edge": {"addresses": ["203.0.113.128/25"]}}
+        lists: dict[str, Any] = {"ban": {"domains": [LISTED]}, "edge": {"addresses": ["203.0.113.128/25"]}}
         named = {name: lists[name] for name in blocked}
         return policy(upstream, lists=named, groups={"default": {"block": list(blocked)}}, exemptions={})
 
