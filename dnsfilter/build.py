@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,11 @@ from dnsfilter import __version__, admission
 from dnsfilter.admission import Admitted, Source
 from dnsfilter.config import lint
 from dnsfilter.config.load import Loaded, load
-from dnsfilter.config.prefixes import Prefixes
 from dnsfilter.config.problems import ConfigError, Problem
-from dnsfilter.config.schema import DEFAULT_GROUP, Config, Group, ListConfig
+from dnsfilter.config.schema import Config, ListConfig
 from dnsfilter.config.sets import expand
 from dnsfilter.config.upstreams import Upstream
 from dnsfilter.config.values import Address
-from dnsfilter.core import addresses
-from dnsfilter.core.clients import ClientRow, Network, Style
-from dnsfilter.core.exemptions import Exemption
 from dnsfilter.core.index import Builder, Chunk, Index
 from dnsfilter.core.names import ancestry, to_text
 from dnsfilter.core.policy import CANARY, REBINDING, Policy
@@ -36,17 +32,12 @@ from dnsfilter.core.special import CANARIES
 from dnsfilter.lists import source
 from dnsfilter.lists.errors import BadList
 from dnsfilter.lists.store import Store
+from dnsfilter.rows import address_lists, ranges_of, what_decides
 from dnsfilter.settings import Endpoint, ListState, Request, Resolver, Settings
 from dnsfilter.snapshot import IN_FORCE, BadSnapshot, Head, Reader, policy_of, write
 
 SAMPLES = 8  # names of each list that readiness checks may ask for
 SKIPPED_SHOWN = 100  # skipped lines of a list that commands may print
-
-# Who may ask where `access` is not written: loopback, private and link-local ranges.
-PRIVATE = (
-    *("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16"),
-    *("::1/128", "fc00::/7", "fe80::/10"),
-)
 
 
 @dataclass(slots=True)
@@ -189,7 +180,7 @@ def build(inputs: Inputs) -> Built:
         warnings += found.warnings
     if reasons:
         raise ListErrors(reasons, inputs.loaded)
-    ranges = _address_lists(config)
+    ranges = address_lists(config)
     states += [_address_state(name, entry, inputs.read_at) for name, entry in ranges.items()]
     guarded = (REBINDING,) if config.resolve.rebind_protection else ()
     names = (*(each.name for each in inputs.sources), *ranges, CANARY, *guarded)
@@ -203,7 +194,9 @@ def build(inputs: Inputs) -> Built:
     if unblocked := [name for name in builder.unblocked if name not in CANARIES]:
         shown = ", ".join(map(to_text, unblocked[:5]))
         warnings.append(f"{len(unblocked)} listed names are not blocked because of `protected`: {shown}")
-    policy = _policy(inputs, names)
+    observed = [each.name for each in inputs.sources if each.mode == "observe"]
+    observed += [name for name, entry in address_lists(config).items() if entry.mode == "observe"]
+    policy = what_decides(inputs.loaded, names, observed)
     content = {
         "read": [(s.name, s.sha256, s.format, s.match) for s in states],
         "by": (__version__, admission.guards().version),
@@ -264,17 +257,8 @@ def _state(each: Admitted) -> ListState:
     )
 
 
-def _address_lists(config: Config) -> dict[str, ListConfig]:
-    return {name: entry for name, entry in config.lists.items() if entry.addresses is not None}
-
-
-def _networks(entry: ListConfig) -> list[str]:
-    """Return the ranges of an address list as text, each once."""
-    return sorted(set(map(str, entry.addresses or ())))
-
-
 def _address_state(name: str, entry: ListConfig, read_at: float) -> ListState:
-    networks = _networks(entry)
+    networks = ranges_of(entry)
     return ListState(
         name=name,
         source="configuration",
@@ -291,18 +275,6 @@ def _address_state(name: str, entry: ListConfig, read_at: float) -> ListState:
         checked_at=read_at,
         changed_at=read_at,
     )
-
-
-def _ranges(config: Config, bits: dict[str, int]) -> list[list[Any]]:
-    """Return the ranges that answers are judged by: network, and the mask of the lists that name it."""
-    masks: dict[str, int] = {}
-    for name, entry in _address_lists(config).items():
-        for network in _networks(entry):
-            masks[network] = masks.get(network, 0) | bits[name]
-    if REBINDING in bits:
-        for network in map(str, addresses.PRIVATE):
-            masks[network] = masks.get(network, 0) | bits[REBINDING]
-    return [[network, mask] for network, mask in sorted(masks.items())]
 
 
 def _settings(config: Config, upstreams: tuple[Resolver, ...], ca_hash: str) -> Settings:
@@ -331,91 +303,6 @@ def _settings(config: Config, upstreams: tuple[Resolver, ...], ca_hash: str) -> 
     )
 
 
-def _policy(inputs: Inputs, names: tuple[str, ...]) -> dict[str, Any]:
-    """Return what decides besides the names, as plain data."""
-    config, builtin = inputs.loaded.config, inputs.loaded.builtin
-    bits = {name: 1 << number for number, name in enumerate(names)}
-    observed = sum(bits[each.name] for each in inputs.sources if each.mode == "observe")
-    observed |= sum(bits[name] for name, entry in _address_lists(config).items() if entry.mode == "observe")
-    # The guard against rebinding is no part of the ban: all are under it, and no exemption lifts it.
-    guard, guards = bits.get(REBINDING, 0), tuple((bits[name], name) for name in (REBINDING,) if name in bits)
-
-    def mask(refs: Iterable[str]) -> int:
-        return sum(bits[name] for name in expand(config, builtin, refs))
-
-    def row(name: str, group: Group, allow: int) -> ClientRow:
-        order = tuple((bits[each], each) for each in expand(config, builtin, group.block))
-        all_bits = sum(bit for bit, _ in order)
-        enforced = all_bits & ~observed if group.mode == "enforce" else 0
-        only_enforced = bool(group.only) and group.mode == "enforce"
-        return ClientRow(
-            group=name,
-            style=Style(group.answer or config.blocking.answer),
-            enforced=enforced | guard,
-            observed=all_bits & ~enforced,
-            order=(*order, *guards),
-            allow=allow,
-            allow_lists=mask(group.allow_lists),
-            canary=bits[CANARY] if enforced or only_enforced else 0,
-            only=mask(group.only),
-            only_enforced=only_enforced,
-            strip_ech=group.strip_ech,
-        )
-
-    group_rows = {name: row(name, group, 1 << n) for n, (name, group) in enumerate(config.groups.items())}
-    exemptions = [
-        (each.networks, Exemption(each.id, mask(each.lists), each.start if each.start is not None else 0.0, each.end))
-        for each in config.exemptions.entries
-    ]
-    networks, rows = _rows(config, group_rows, exemptions)
-    return {
-        "lists": names,
-        "access": sorted({*map(str, config.access or ()), *(() if config.access else _open_to(config))}),
-        "networks": [(str(network), number) for network, number in networks],
-        "rows": [asdict(each) for each in rows],
-        "blocking": {
-            "ipv4": config.blocking.ipv4,
-            "ipv6": config.blocking.ipv6,
-            "ttl": config.blocking.ttl,
-            "text": config.blocking.text,
-        },
-        "zones": {zone.zone.hex(): number for number, zone in enumerate(config.forward, 1)},
-        "addresses": _ranges(config, bits),
-        "private_zones": sorted({name.hex() for name in config.resolve.private_domains}) if guard else [],
-        "protected": sorted(name.hex() for name in config.protected),
-        "allow": {name: sorted(each.hex() for each in group.allow_names) for name, group in config.groups.items()},
-    }
-
-
-def _open_to(config: Config) -> tuple[str, ...]:
-    return (*PRIVATE, *(str(network) for group in config.groups.values() for network in group.networks))
-
-
-def _rows(
-    config: Config,
-    group_rows: dict[str, ClientRow],
-    exemptions: list[tuple[tuple[Network, ...], Exemption]],
-) -> tuple[list[tuple[Network, int]], list[ClientRow]]:
-    """Cut the address space where groups and exemptions begin: a row for each prefix that differs.
-
-    Row 0 is that of clients of no network.
-    """
-    groups = Prefixes((network, name) for name, group in config.groups.items() for network in group.networks)
-    granted: dict[Network, list[Exemption]] = {}
-    for within, exemption in exemptions:
-        for network in within:
-            granted.setdefault(network, []).append(exemption)
-    held = Prefixes(granted.items())
-    rows: dict[ClientRow, int] = {group_rows[DEFAULT_GROUP]: 0}
-    networks = []
-    for network in dict.fromkeys([*(each for group in config.groups.values() for each in group.networks), *granted]):
-        decided, group = next(groups.around(network), (None, DEFAULT_GROUP))
-        found = tuple(dict.fromkeys(each for _, some in held.around(network) for each in some))
-        row = replace(group_rows[group], exemptions=found, network="" if decided is None else str(decided))
-        networks.append((network, rows.setdefault(row, len(rows))))
-    return networks, list(rows)
-
-
 # ---- the child process ----
 
 
@@ -441,7 +328,7 @@ def _snapshot(request: Request) -> dict[str, Any]:
     state = state_of(inputs.loaded, request)
     current = state / IN_FORCE
     checked_at = {each.name: each.checked_at for each in inputs.sources if each.octets is not None}
-    checked_at |= dict.fromkeys(_address_lists(inputs.loaded.config), inputs.read_at)
+    checked_at |= dict.fromkeys(address_lists(inputs.loaded.config), inputs.read_at)
     if _is_built_from(current, inputs.hash):
         return {"snapshot": str(current), "checked_at": checked_at}
     fresh = state / f"{os.getpid()}.snapshot"

@@ -33,7 +33,8 @@ ROOMS: dict[str, set[str]] = {
     "snapshot": {"core", "settings"},
     "changes": {"settings", "snapshot"},
     "admission": {"config", "core", "lists", "settings"},
-    "build": {"admission", "config", "core", "lists", "settings", "snapshot"},
+    "rows": {"config", "core"},
+    "build": {"admission", "config", "core", "lists", "rows", "settings", "snapshot"},
     "fetch": {"build", "config", "core", "lists", "settings", "upstream"},
     "child": {"core", "settings", "snapshot"},  # runs `build` and `fetch` in other processes, and never imports them
     "readiness": {"core", "engine", "explain", "settings", "workers"},  # asks as a client asks
@@ -129,7 +130,7 @@ THIRD_PARTIES: dict[str, set[str]] = {
 # Reading YAML costs memory and time: the process that answers does not load what reads it, nor the builder.
 SERVING = "cli.run"
 NOT_SERVING = {
-    *("admission", "build", "fetch", "config"),
+    *("admission", "build", "fetch", "config", "rows"),
     *("yaml", "pydantic", "dnslib", "dns", "httpx", "rich", "publicsuffixlist", "tenacity"),
 }
 
