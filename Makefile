@@ -29,13 +29,14 @@ bench: .venv/.run
 fuzz: .venv/.test
 	.venv/bin/python -m tests.fuzz.run $(FUZZARGS)
 
-# bench/run, bench/scale and bench/soak have no ending to be found by, so they are named.
+# The bench scripts have no ending to be found by, so they are named.
 lint: .venv/.test
-	.venv/bin/ruff check . bench/run bench/scale bench/soak
-	.venv/bin/ruff format --check . bench/run bench/scale bench/soak
+	.venv/bin/ruff check . bench/run bench/scale bench/soak bench/encrypted
+	.venv/bin/ruff format --check . bench/run bench/scale bench/soak bench/encrypted
 	.venv/bin/mypy
 	.venv/bin/mypy bench/harness.py bench/lookups.py bench/run
 	.venv/bin/mypy bench/harness.py bench/scale
+	.venv/bin/mypy bench/harness.py bench/encrypted
 	.venv/bin/mypy bench/soaking bench/soak
 	.venv/bin/mypy curation/generate.py curation/measure.py
 
