@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import partial
 
 from dnsfilter import workers
 from dnsfilter.core.names import Name, from_text
@@ -19,6 +20,8 @@ from dnsfilter.upstream.udp import POOL, UdpPool
 
 log = logging.getLogger(__name__)
 
+LOOK_AGAIN_S = 300.0
+LOOK_S = 0.05  # how soon the outcome is seen
 HTTPS = 443  # the port that a URL does not name
 # Below it nothing exists, no resolver treats it as special (RFC 6761 section 6.5), and so each asks on.
 LOOP_ZONE = from_text("loop-check.example")
@@ -39,22 +42,30 @@ class Upstreams:
 
     def connect(self, settings: Settings) -> None:
         """Make the groups, keeping what is known of the upstreams that stay. Raises OSError for a bad `ca_file`."""
-        old, self._settings = self._settings, settings
+        old, old_hosts = self._settings, self._hosts
         if old is None or old.bootstrap != settings.bootstrap:
-            self._hosts.close()
             self._hosts = Hosts(settings.bootstrap, settings.timeout_s)
         keeps = old is not None and (old.ca_hash, old.bootstrap) == (settings.ca_hash, settings.bootstrap)
         wanted = dict.fromkeys(each for group in settings.upstream_groups for each in group)
         sockets = max(1, min(POOL, workers.descriptors() // 4 // len(wanted)))
         if sockets < POOL:
             log.warning("only %d sockets for each upstream: raise the limit on open files (LimitNOFILE=65536)", sockets)
-        before, self.known = self.known, {}
-        for each in wanted:
-            kept = before.get(each) if keeps or each.transport == "udp" else None
-            self.known[each] = kept or self._upstream(each, sockets, settings)
+        before, known = self.known, {}
+        try:
+            for each in wanted:
+                kept = before.get(each) if keeps or each.transport == "udp" else None
+                known[each] = kept or self._upstream(each, sockets, settings)
+        except OSError:
+            self._hosts = old_hosts
+            raise
+        if self._hosts is not old_hosts:
+            old_hosts.close()
+        self._settings, self.known = settings, known
+        longest_s = max(settings.deadline_s, 0.0 if old is None else old.deadline_s)  # questions are out under both
         for gone in set(before.values()) - set(self.known.values()):
             self._retired.append(gone)
-            asyncio.get_running_loop().call_later(settings.deadline_s, self._retire)
+            self._checked.discard(gone)
+            asyncio.get_running_loop().call_later(longest_s, self._retire, gone)
         self._regroup()
 
     def _regroup(self) -> None:
@@ -77,8 +88,9 @@ class Upstreams:
         for upstream in (*self.known.values(), *self._retired):
             upstream.close()
 
-    def _retire(self) -> None:
-        self._retired.pop(0).close()
+    def _retire(self, gone: Upstream) -> None:
+        self._retired.remove(gone)
+        gone.close()
 
     def _upstream(self, resolver: Resolver, sockets: int, settings: Settings) -> Upstream:
         loop, forwarder, hosts = asyncio.get_running_loop(), self._forwarder, self._hosts
@@ -104,34 +116,55 @@ class Upstreams:
 
     # ---- loops ----
 
+    async def watch(self) -> None:
+        """Look for loops now and then: what leads back to us today may be mended tomorrow."""
+        while True:
+            await self.find_loops()
+            await asyncio.sleep(LOOK_AGAIN_S)
+
     async def find_loops(self) -> None:
-        """Ask each upstream a random name, once; one whose question comes back to us is asked no more."""
+        """Ask each upstream that is new, or leads back to us, a random name.
+
+        It leads back to us if we are asked that name, give no answer, and it has none either. That we are asked alone
+        says little: some appliances ask again whatever they see, and names can be overheard.
+        """
         settings = self._settings
         assert settings is not None  # noqa: S101
+        returned: set[Upstream] = set()
+        answered: dict[Upstream, bool] = {}
         names = dict(self._questions())
         for name, upstream in names.items():
             self._checked.add(upstream)
-            self._engine.watch_for(name, lambda found=upstream: self._found(found))  # type: ignore[misc]
-            self._forwarder.try_out(upstream, name)
-        await asyncio.sleep(settings.deadline_s)
+            self._engine.watch_for(name, partial(returned.add, upstream))
+            self._forwarder.try_out(upstream, name, partial(answered.__setitem__, upstream))
+        deadline = asyncio.get_running_loop().time() + settings.deadline_s + 1
+        while len(answered) < len(names) and asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(LOOK_S)
         for name in names:
             self._engine.watch_for(name, None)
+        self._judge({upstream: upstream in returned and not answered.get(upstream) for upstream in names.values()})
 
     def _questions(self) -> Iterator[tuple[Name, Upstream]]:
-        """Yield a name for each upstream that was not checked yet, in the zone that it is for."""
+        """Yield a name for each upstream to check, in the zone that it is for."""
         zones = {number: zone for zone, number in self._engine.policy.zones.items()}
+        seen: set[Upstream] = set()
         for number, group in enumerate(self._forwarder.groups):
-            for upstream in group.upstreams:
-                if upstream not in self._checked:
+            for upstream in group.all:
+                if upstream not in seen and (upstream.is_loop or upstream not in self._checked):
+                    seen.add(upstream)
                     label = secrets.token_hex(6).encode()
                     yield bytes([len(label)]) + label + zones.get(number, LOOP_ZONE), upstream
 
-    def _found(self, upstream: Upstream) -> None:
-        if not upstream.is_loop:
-            log.error(
-                "upstream %s asks us what we ask it: it is asked no more until it is configured anew", upstream.name
-            )
-            upstream.is_loop = True
+    def _judge(self, found: Mapping[Upstream, bool]) -> None:
+        """Leave out those that lead back to us, and take in those that no longer do."""
+        changed = [upstream for upstream, is_loop in found.items() if upstream.is_loop is not is_loop]
+        for upstream in changed:
+            upstream.is_loop = found[upstream]
+            if upstream.is_loop:
+                log.error("upstream %s asks us what we ask it: it is left out until that ends", upstream.name)
+            else:
+                log.info("upstream %s asks us no more, and is asked again", upstream.name)
+        if changed:
             self._regroup()
 
     @property

@@ -8,7 +8,7 @@ import asyncio
 import errno
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,6 +41,7 @@ class _Attempt:
     given_up: tuple[Upstream, ...] = ()  # those that answered, but not with an answer
     round: int = 0
     is_over: bool = False
+    on_end: Callable[[bool], None] | None = None  # hears whether an answer came
 
     def next(self) -> Sequence[Upstream]:
         """Return whom to ask now: the first that this round has not asked, or all; nobody when all have given up."""
@@ -97,8 +98,11 @@ class Forwarder:
             return
         group = attempt.group
         if not all(each.health.is_up for each in group.upstreams):
+            first = group.order()[:1]  # whose turn it is anyhow
             for upstream in group.probes(now):
-                self._send(attempt, upstream, now, is_probe=True)
+                if upstream not in first:
+                    attempt.asked += (upstream,)
+                    self._send(attempt, upstream, now, is_probe=True)
             if forward.has_stale and group.is_down:
                 attempt.stale_at = now
                 self._answer_stale(attempt, now)
@@ -106,11 +110,11 @@ class Forwarder:
         if self._outbox:  # no upstream could be asked at all, or there was no need to wait for one
             self.on_batch_end()
 
-    def try_out(self, upstream: Upstream, name: Name) -> None:
-        """Ask one upstream for a name, only to learn whether it answers, and what becomes of the question."""
+    def try_out(self, upstream: Upstream, name: Name, on_end: Callable[[bool], None]) -> None:
+        """Ask one upstream for a name, only to learn whether it has an answer."""
         now = self._now()
         forward = Forward(b"", name, codes.A, do=False, cd=False, zone=0, since=now, waiters=[], is_out=False)
-        attempt = _Attempt(forward, UpstreamGroup([upstream]), now + self._deadline_s, math.inf)
+        attempt = _Attempt(forward, UpstreamGroup([upstream]), now + self._deadline_s, math.inf, on_end=on_end)
         self._attempts.add(attempt)
         self.watch()
         self._try_next(attempt, now)
@@ -208,8 +212,8 @@ class Forwarder:
         by_stream = forward.by_tcp or upstream.udp is None
         patience_s = upstream.health.patience_s(self._timeout_s)
         patience_s = min(patience_s * 2**attempt.round, max(patience_s, LONGEST_GAP_S), self._timeout_s)
-        until = now + (self._timeout_s if by_stream else patience_s)
-        if not is_probe:
+        until = now if is_probe else now + (self._timeout_s if forward.by_tcp else patience_s)
+        if not is_probe:  # for those nobody waits
             attempt.retry_at = until
         if by_stream and any(each.upstream is upstream and each.by_stream for each in attempt.open):
             return True  # on a connection nothing is lost
@@ -232,10 +236,7 @@ class Forwarder:
                 attempt.given_up += (upstream,)
             return False
         upstream.open += 1
-        if is_probe:
-            self._unheard.add(ask)
-        else:
-            attempt.open.append(ask)
+        attempt.open.append(ask)
         return True
 
     def _take_response(self, ask: Ask, octets: bytes) -> None:
@@ -246,6 +247,8 @@ class Forwarder:
         if not isinstance(result, Rejected) or result.reason in _NAMES_OWN:
             upstream.answered(now - ask.since)
         if isinstance(result, Completed):
+            if attempt.on_end is not None:
+                attempt.on_end(True)
             self._finish(attempt, result)
         elif isinstance(result, Rejected):
             upstream.failed(result.reason, now, counts_against=result.reason not in _NAMES_OWN)
@@ -263,6 +266,8 @@ class Forwarder:
             self._try_next(attempt, now)
 
     def _give_up(self, attempt: _Attempt, now: float) -> None:
+        if attempt.on_end is not None:
+            attempt.on_end(False)
         if attempt.forward.by_tcp:
             self._finish(attempt, self._engine.give_up_on_tcp(attempt.forward, now, self._wall()))
             return
@@ -318,8 +323,8 @@ class Forwarder:
         self._sweep = None
         now, is_more = self._now(), True
         try:
-            is_more = self._engine.hand_over(now - min(SHORTEST_PATIENCE_S, self._timeout_s))
             self._sweep_once(now)
+            is_more = self._engine.hand_over(now - min(SHORTEST_PATIENCE_S, self._timeout_s))
         finally:  # whatever went wrong for one question, the others still get their time-outs
             if self._attempts or self._unheard or is_more:
                 self.watch()

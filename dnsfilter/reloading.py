@@ -151,9 +151,9 @@ class Reloader:
         for line in told:
             log.info("reload: %s", line)
         self._tell_problems(head)
-        self._note_lists(head, built.checked_at)
         if index is not None:
             self._generation = await self._adopt(head, index)
+        self._note_lists(head, built.checked_at)
         return told
 
     def _tell_problems(self, head: Head) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import ctypes
 import gc
 import logging
+import math
 import signal
 import time
 from collections.abc import Coroutine
@@ -154,6 +155,7 @@ class Service:
         settings = head.settings
         self._settings = settings
         self._opened = opened
+        self._limited: tuple[int, tuple[str, ...]] = 0, ()  # the rate limit in force
         self._tasks: set[asyncio.Task[object]] = set()
         self._servers: list[asyncio.Server] = []
         limits = Limits(
@@ -210,7 +212,7 @@ class Service:
         self._spawn(self._operations.refresher.watch())
         self._spawn(self._operations.watch_readiness())
         self._spawn(self._sweep())
-        self._spawn(self._upstreams.find_loops())
+        self._spawn(self._upstreams.watch())
         loop.add_signal_handler(signal.SIGHUP, self.reload)
         for warning in reloader.head.warnings:
             log.warning("%s", warning)
@@ -224,6 +226,7 @@ class Service:
         """Take no more queries, answer what is in flight, and end."""
         log.info("stopping: %d questions in flight", self._forwarder.in_flight)
         self._engine.stop()
+        self._engine.hand_over(math.inf)  # what the engine has asked itself
         for server in self._servers:
             server.close()
         deadline = now() + self._settings.deadline_s + DRAIN_S
@@ -261,8 +264,9 @@ class Service:
         """Put another policy in force, with the settings that may change meanwhile; return its generation."""
         old = self._engine.policy.index
         keep_cache = self._settings.upstream_groups == head.settings.upstream_groups
-        self._settings = head.settings
+        self._engine.hand_over(math.inf)  # while zones have the numbers under which it was asked
         self._apply(head.settings)
+        self._settings = head.settings
         logging.getLogger().setLevel(head.settings.log_level.upper())
         self._engine.load(policy_of(head, index), keep_cache=keep_cache)
         self._sample(head)
@@ -275,10 +279,10 @@ class Service:
         """Take over what is not of the policy and may change while serving."""
         self._upstreams.connect(settings)
         self._forwarder.configure(settings.timeout_s, settings.deadline_s, has_random_case=settings.random_case)
-        limit = None
-        if settings.rate_limit:
-            limit = RateLimit(settings.rate_limit, map(ip_network, (*OURSELVES, *settings.rate_limit_exempt)))
-        self._engine.limit(limit)
+        bounds = settings.rate_limit, (*OURSELVES, *settings.rate_limit_exempt)
+        if bounds != self._limited:  # else every reload would let each client begin anew
+            self._limited = bounds
+            self._engine.limit(RateLimit(bounds[0], map(ip_network, bounds[1])) if bounds[0] else None)
 
     def _sample(self, head: Head) -> None:
         """Find what readiness checks may ask for under the policy in force."""

@@ -70,5 +70,5 @@ def ends(octets: bytes, at: int) -> bool:
     """Tell whether nothing follows, or an OPT record without an extended rcode and options."""
     if octets[11] != 1:
         return not octets[11] and at == len(octets)
-    is_opt = octets[at : at + 3] == b"\0\0\x29" and not octets[at + 5]
+    is_opt = octets[at : at + 3] == b"\0\0\x29" and octets[at + 5 : at + 6] == b"\0"
     return is_opt and octets[at + 9 :] == b"\0\0"

@@ -114,7 +114,7 @@ class Suspicion:
             seen.begin_slot(now)
         seen.queries += 1
         seen.last = now
-        seen.group = group
+        seen.group = group or seen.group  # none: nothing was judged yet
         if signal is _APP_BLOCKED:
             seen.apps = seen.apps + 1 if now - seen.app_at <= RUN_GAP_S else 1
             seen.app_at = now

@@ -161,6 +161,7 @@ class Datagrams:
             except OSError:
                 continue  # an error that an earlier answer met on its way
             if is_over is not _never and is_over(client[0], now):
+                taken = None
                 self._take_over_limit(message, client[0], wall, partial(self.send, sock, client))
                 continue
             rest = message[2:]
@@ -204,6 +205,7 @@ class Datagrams:
                 continue
             source = _source(ancillary)
             if self.limit is not None and self.limit.is_over(client[0], now):
+                taken = None
                 self._take_over_limit(message, client[0], wall, partial(self._send_from, sock, client, source))
                 continue
             rest = message[2:]
@@ -230,6 +232,9 @@ class Datagrams:
 
     def _take_over_limit(self, message: bytes, client: str, wall: float, reply: Reply) -> None:
         """Have a datagram answered whose client has asked too much."""
+        if len(message) >= DATAGRAM:
+            self._tally.dropped["oversize"] += 1
+            return
         result = self._engine.take_over_limit(message, client, Transport.UDP, wall)
         if isinstance(result, Answered):
             self._tally.count(result.outcome, 0.0)

@@ -10,6 +10,7 @@ import socket
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
 from typing import Any, Protocol
 
@@ -126,7 +127,8 @@ class Express:
         end = message.find(b"\0", 12) + 1
         form = self._forms.get(message[2:12] + message[end:])
         if form is None or not end:
-            self._learn_form(message, end)
+            if client[0] in self._outcomes:  # a stranger teaches nothing
+                self._learn_form(message, end)
             return False
         name = message[12:end].lower()
         parent = name[name[0] + 1 :]
@@ -178,14 +180,7 @@ class Express:
         tail = query.qtype.to_bytes(2, "big") + b"\0\1"
         rest = build.upstream_query(tail, False, query.do, True)
         opt = build.opt(query)
-        answers = {}
-        for flags, flags2 in product((0x81, 0x85, 0x80, 0x84), (0x80, 0xA0, 0x00, 0x20)):  # AA, RD; RA, AD
-            shown = codes.RA | (flags2 & codes.AD if query.do or query.flags2 & codes.AD else 0)
-            for count in range(1, RECORDS + 1):
-                ours = bytes((codes.QR | query.flags, shown, 0, 1, 0, count, 0, 0, 0, 1 if opt else 0))
-                for has_opt in (0, 1):
-                    if has_opt or not query.do:  # else it is no answer to DO
-                        answers[bytes((flags, flags2, 0, 1, 0, count, 0, 0, 0, has_opt))] = count, ours
+        answers = _answers(query.flags, query.do, query.do or query.flags2 & codes.AD != 0, bool(opt))
         if len(self._forms) >= FORMS:
             self._forms.clear()
         self._forms[message[2:12] + message[end:]] = Form(
@@ -277,10 +272,10 @@ class Express:
                 count -= 1
         except (struct.error, IndexError):
             return False
-        if chain is not _OVER or not (octets[at:] in self._endings or self._ends(octets, at)):
+        if chain is not _OVER or not (octets[11:12] + octets[at:] in self._endings or self._ends(octets, at)):
             return False
         answer = message[:2] + head + message[12:start] + octets[start:at] + form.reply_opt
-        if len(answer) > form.limit:
+        if len(answer) > form.limit or self._by_key.get(wanted) is not quick:
             return False
         del self._by_key[wanted]
         self._out[zone] -= 1
@@ -293,7 +288,7 @@ class Express:
         """Add an alias's target to the chain, if nobody lists it and all but its first labels stand in the question."""
         pointer = octets[end - 2] << 8 | octets[end - 1]
         tail = question[pointer - _QNAME : -4]
-        if pointer < _QNAME:
+        if pointer < _QNAME or end - at < 3:
             return False
         if pointer > _QNAME and len(tail) not in self._lengths.get(_parent(question)[:-4], ()):
             return False  # it leads into the middle of a label
@@ -302,7 +297,7 @@ class Express:
         zone = self._parents.get(parent)
         if zone is None:
             zone = self._learn_parent(parent)
-        if zone < 0 or name[0] > 63 or name in chain or name[:-1] in self._tables[len(name) - 1]:
+        if zone < 0 or not 0 < name[0] < 64 or name in chain or name[:-1] in self._tables[len(name) - 1]:
             return False
         chain.append(name)
         return True
@@ -311,8 +306,22 @@ class Express:
         if not ends(octets, at):
             return False
         if len(self._endings) < FORMS:
-            self._endings.add(octets[at:])
+            self._endings.add(octets[11:12] + octets[at:])
         return True
+
+
+@lru_cache(maxsize=16)
+def _answers(flags: int, do: bool, wants_ad: bool, has_own_opt: bool) -> dict[bytes, tuple[int, bytes]]:
+    """Return how many records each plain response's header promises, and our header for it."""
+    answers = {}
+    for theirs, theirs2 in product((0x81, 0x85, 0x80, 0x84), (0x80, 0xA0, 0x00, 0x20)):  # AA, RD; RA, AD
+        shown = codes.RA | (theirs2 & codes.AD if wants_ad else 0)
+        for count in range(1, RECORDS + 1):
+            ours = bytes((codes.QR | flags, shown, 0, 1, 0, count, 0, 0, 0, int(has_own_opt)))
+            for has_opt in (0, 1):
+                if has_opt or not do:  # else it is no answer to DO
+                    answers[bytes((theirs, theirs2, 0, 1, 0, count, 0, 0, 0, has_opt))] = count, ours
+    return answers
 
 
 def _lengths(name: bytes) -> frozenset[int]:

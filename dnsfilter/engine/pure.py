@@ -122,14 +122,17 @@ class PureEngine:
     def flush(self, zone: Name | None) -> Iterator[int]:
         """Forget cached answers; see the protocol."""
         self.hand_over(math.inf)
-        if zone is None:
-            yield len(self._cache)
-            self._forget_all()
-        else:
-            self._pending.forget()
-            self._failures.clear()
-            yield from self._cache.flush(zone)
         self._datagrams.forget()
+        if zone is None:
+            count = len(self._cache)
+            self._forget_all()
+            yield count
+            return
+        self._pending.forget()
+        self._failures.clear()
+        for count in self._cache.flush(zone):
+            self._datagrams.forget()  # what was told between two turns
+            yield count
 
     def _forget_all(self) -> None:
         self._cache.clear()
@@ -358,7 +361,8 @@ class PureEngine:
         if oldest is None or now - oldest.since < JOSTLE_S:
             return
         if isinstance(oldest, Quick):
-            oldest = self.adopt(oldest)
+            quick, oldest = oldest, self.adopt(oldest)
+            quick.waiting.pop(quick.id, None)  # what comes now answers nobody
         given_up = self.fail(oldest, codes.EDE_NETWORK_ERROR, "too many questions in flight", now, self._wall())
         for reply, octets in given_up.responses:
             reply(octets)

@@ -43,7 +43,7 @@ QUICK_S = 1.0  # who is forgotten earlier says nothing of the server
 SHUTDOWN_S = 1.0  # how long a server may take to say that it closes too
 WARN_EVERY_S = 60.0
 
-_PATH = "is the path right? (/dns-query, as a rule)"
+_PATH = "is the path right (/dns-query, as a rule), and may we ask it?"
 _REMEDIES = {  # by the first digit of a status
     b"3": "redirects are not followed, so write the URL that it leads to",
     b"5": "it has trouble of its own, or is busy",
@@ -391,6 +391,8 @@ class _Connection(asyncio.Protocol, Generic[T]):
 
     def cancel(self, request: _Request[T]) -> None:
         """Nobody waits for this response any more."""
+        if self._is_over:
+            return
         self._end(request, ErrorCodes.CANCEL)
         if not self._streams and self._loop.time() - request.since < QUICK_S:
             self._asked_since = None  # it was not given the time to answer
@@ -516,7 +518,7 @@ class _Connection(asyncio.Protocol, Generic[T]):
         status = headers.get(b":status", b"")
         media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
         if status != b"200":
-            shown = status[:16].decode("latin-1")
+            shown = ascii(status[:16].decode("latin-1"))[1:-1]  # no line of its own
             self._refuse(request, f"answers with HTTP status {shown}: {_REMEDIES.get(status[:1], _PATH)}")
         elif media_type != MEDIA_TYPE:
             shown = media_type[:64].decode("latin-1")
@@ -610,6 +612,7 @@ class _Connection(asyncio.Protocol, Generic[T]):
 
     def _finish(self) -> None:
         self._is_over = True
+        self._h2._frame_dispatch_table.clear()  # it holds methods, and so the connection itself: a circle
         if self._timer is not None:
             self._timer.cancel()
         self._pool.closed(self)

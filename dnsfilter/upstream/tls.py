@@ -81,12 +81,12 @@ class Tls:
     def remember(self, connection: ssl.SSLObject | None) -> None:
         """Keep a session for the next connection; to be called when the first data has come."""
         self._context.last = None
-        session = None if connection is None else connection.session
-        if connection is None or session is None or not (session.has_ticket or session.id):
+        if connection is None or connection.session_reused:  # each look at a session costs memory that never comes back
             return
-        if not connection.session_reused:
+        session = connection.session
+        if session is not None and (session.has_ticket or session.id):
             self._verified_at = time.monotonic()
-        self._context.session = session
+            self._context.session = session
 
     def reason(self, error: OSError) -> str:
         """Return what went wrong in a handshake and what to do about it; a line for the log."""

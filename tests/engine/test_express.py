@@ -14,7 +14,7 @@ from dnsfilter.core.health import Health
 from dnsfilter.core.policy import Policy
 from dnsfilter.core.wire.response import answers
 from dnsfilter.engine.interface import Answered, Completed, Counters, Forward, Joined, Quick, Rejected, Transport
-from tests.core.make import many, name, opt, query, response, suffixes
+from tests.core.make import many, name, opt, query, question, response, suffixes
 from tests.engine.make import LIMITS, Asking, index, policy
 
 CLIENT = "192.0.2.9"
@@ -263,6 +263,19 @@ def test_a_change_meanwhile_is_minded(act: str) -> None:
     short.asking.engine.hand_over(short.now + 1)
     assert len(short.asking.forwards) == 1, "what is asked afterwards is watched too"
     assert len(short.asking.engine._cache) == (act == "load")
+
+
+WHOLE = response(query("www.example", edns=opt()), "www.example 300 IN A 192.0.2.1")
+
+
+@pytest.mark.parametrize("length", range(12 + len(question("www.example")), len(WHOLE)))
+def test_a_response_cut_anywhere_is_left_to_the_general_way_which_rejects_it(length: int) -> None:
+    """Within its records and within its OPT; nothing is raised, and nothing kept."""
+    short = Short(listing())
+    assert short.takes(query("www.example", ident=7))
+    assert not short.respond(response(short.link.sent[0], "www.example 300 IN A 192.0.2.1")[:length])
+    assert short.sock.told == [b"rejected"]
+    assert len(short.asking.engine._cache) == 0
 
 
 # The same answers as by the general way

@@ -3,6 +3,7 @@
 import base64
 import gzip
 import json
+import re
 import struct
 import tempfile
 from collections.abc import Callable
@@ -183,6 +184,147 @@ ANSWERS = {
     "query_in_the_place_of_a_response": WWW,
 }
 
+_ASKED = query("cdn.www.example")
+_CUT = _ASKED[:2] + b"\x81\x80" + _ASKED[4:6] + b"\0\1" + _ASKED[8:]  # one record is to follow
+
+
+def _pair(asked: bytes, said: bytes) -> bytes:
+    return bytes([len(asked)]) + asked + said
+
+
+PAIRS = {
+    "address": _pair(WWW, ANSWERS["address"]),
+    "addresses_up_to_the_bound": _pair(WWW, response(WWW, *(f"www.example 60 IN A 192.0.2.{n}" for n in range(8)))),
+    "addresses_beyond_the_bound": _pair(WWW, response(WWW, *(f"www.example 60 IN A 192.0.2.{n}" for n in range(9)))),
+    "upper_case": _pair(query("WWW.EXAMPLE"), ANSWERS["address"]),
+    "ipv6_with_do": _pair(
+        query("www.example", "AAAA", edns=opt(do=True)),
+        response(query("www.example", "AAAA", edns=opt(do=True)), "www.example 60 IN AAAA 2001:db8::1"),
+    ),
+    "no_opt_in_the_answer_to_do": _pair(query("www.example", edns=opt(do=True)), ANSWERS["address"]),
+    "alias_above": _pair(
+        _ASKED, response(_ASKED, "cdn.www.example 60 IN CNAME www.example", "www.example 60 IN A 192.0.2.1")
+    ),
+    "alias_below_and_back": _pair(
+        _ASKED, response(_ASKED, "cdn.www.example 60 IN CNAME a.example", "a.example 60 IN CNAME cdn.www.example")
+    ),
+    "alias_to_a_listed_name": _pair(WWW, ANSWERS["alias_to_a_listed_name"]),
+    "alias_that_is_a_pointer_alone": _pair(_ASKED, _CUT + record(5, b"\xc0\x10")),
+    "alias_that_is_a_pointer_alone_and_its_address": _pair(
+        _ASKED,
+        header("0001 0002 0000 0000", "8180") + _ASKED[12:] + record(5, b"\xc0\x10") + record(1, bytes(4), b"\xc0\x2d"),
+    ),
+    "alias_into_the_middle_of_a_label": _pair(_ASKED, _CUT + record(5, b"\1a\xc0\x0d")),
+    "alias_into_the_header": _pair(_ASKED, _CUT + record(5, b"\1a\xc0\x04")),
+    "alias_to_the_root_by_pointer": _pair(_ASKED, _CUT + record(5, b"\1a\xc0\x1c")),
+    "alias_behind_the_question": _pair(_ASKED, _CUT + record(5, b"\1a\xc0\x1d")),
+    "alias_of_no_octets": _pair(_ASKED, _CUT + record(5, b"")),
+    "alias_of_one_octet": _pair(_ASKED, _CUT + record(5, b"\0")),
+    "alias_longer_than_the_message": _pair(_ASKED, _CUT + record(5, b"\1a\xc0\x10", length=65_535)),
+    "alias_with_a_label_of_64_octets": _pair(_ASKED, _CUT + record(5, b"\x40" + b"a" * 64 + b"\xc0\x10")),
+    "opt_with_an_extended_rcode": _pair(WWW, said(A + b"\0\0\x29\4\xd0\1\0\0\0\0\0", "0001 0001 0000 0001")),
+    "opt_of_three_octets": _pair(WWW, said(A + opt()[:3], "0001 0001 0000 0001")),
+    "opt_cut": _pair(WWW, said(A + opt()[:-1], "0001 0001 0000 0001")),
+    "ttl_top_bit": _pair(WWW, ANSWERS["ttl_top_bit"]),
+    "ttl_0": _pair(WWW, ANSWERS["ttl_0"]),
+    "truncated": _pair(WWW, ANSWERS["truncated"]),
+    "address_of_another_size": _pair(WWW, said(record(1, bytes(16)))),
+    "another_question": _pair(WWW, response(query("other.example"), "other.example 60 IN A 192.0.2.1")),
+    "another_case": _pair(WWW, response(query("wWw.example"), "wWw.example 60 IN A 192.0.2.1")),
+    "label_of_64_octets": _pair(QUERIES["label_of_64_octets"], b""),
+    "larger_than_512": _pair(
+        query("a" * 63 + "." + "b" * 63 + ".example"), response(query("a" * 63 + "." + "b" * 63 + ".example"))
+    ),
+}
+
+
+def frame_of(kind: int, flags: int, number: int, payload: bytes = b"") -> bytes:
+    """A frame of HTTP/2 (RFC 9113 section 4.1)."""
+    return len(payload).to_bytes(3, "big") + bytes((kind, flags)) + number.to_bytes(4, "big") + payload
+
+
+def came(octets: bytes, act: int = 0x80) -> bytes:
+    """What comes on a connection, as the targets of connections read it, in pieces where it is too long for one."""
+    pieces = [octets[at : at + 250] for at in range(0, len(octets), 250)] or [b""]
+    return b"".join(bytes((act, len(piece))) + piece for piece in pieces)
+
+
+TURN, SECOND, MINUTE, CLOSED, SENDS, FORGETS = b"\x60", b"\x62", b"\x65", b"\x70", b"\x78", b"\x7a"
+RIGHT = came(b"", 0xF0)
+
+STREAMS = {
+    "right_answers": b"\0\1\2" + TURN + RIGHT * 3,
+    "answer_and_half_of_the_next": b"\0\1" + TURN + came(b"\0\x0c\0\1", 0xF0) + came(bytes(10)),
+    "message_of_no_octets": TURN + came(b"\0\0\0\1\7"),
+    "strays_without_end": TURN + came(b"\0\2ab" * 62) * 3 + TURN,
+    "question_of_another": b"\0\1" + TURN + came(b"\0\x0c" + bytes(12)),
+    "forgotten_then_answered": b"\0" + TURN + b"\x40" + RIGHT,
+    "forgotten_by_who_is_told": b"\0\1\2\3" + FORGETS + TURN + RIGHT + CLOSED + TURN,
+    "sent_by_who_is_told": b"\0\1\2\3" + SENDS + TURN + RIGHT + CLOSED + TURN + CLOSED + TURN,
+    "closed_again_and_again": (b"\0" + CLOSED + TURN) * 8,
+    "closed_after_each_answer": (b"\0\1" + TURN + RIGHT + CLOSED + TURN) * 6,
+    "silent_until_it_is_given_up": b"\0\1" + TURN + MINUTE * 3,
+    "given_up_after_a_second": b"\0\1" + TURN + SECOND + b"\x40\x40" + TURN,
+    "does_not_read": b"\x74\0\1" + TURN + b"\x76" + TURN,
+    "more_than_may_wait": bytes(range(16)) * 3 + TURN,
+}
+
+_OK = bytes.fromhex("880f10") + b"\x17application/dns-message"  # :status 200 and the type, by HPACK without a table
+_BODY = b"\0\0\x81\x80\0\1\0\0\0\0\0\0" + question("n0.example")
+_HELLO = came(frame_of(4, 0, 0) + frame_of(4, 1, 0)) + TURN
+_ANSWER = frame_of(1, 4, 1, _OK) + frame_of(0, 1, 1, _BODY)
+
+HTTP2 = {
+    "right_answer": _HELLO + came(_ANSWER) + TURN,
+    "answer_before_settings": came(_ANSWER) + TURN,
+    "answer_in_pieces": _HELLO + b"".join(came(bytes([each])) for each in _ANSWER) + TURN,
+    "status_404": _HELLO + came(frame_of(1, 5, 1, b"\x8d")) + TURN,
+    "headers_twice": _HELLO + came(frame_of(1, 4, 1, _OK) * 2) + TURN,
+    "trailers": _HELLO + came(frame_of(1, 4, 1, _OK) + frame_of(0, 0, 1, _BODY) + frame_of(1, 5, 1, b"\0\1a\1b")),
+    "interim_response": _HELLO + came(frame_of(1, 4, 1, b"\x08\x03103") + _ANSWER) + TURN,
+    "body_of_3_octets": _HELLO + came(frame_of(1, 4, 1, _OK) + frame_of(0, 1, 1, b"abc")) + TURN,
+    "body_of_another_question": _HELLO + came(frame_of(1, 4, 1, _OK) + frame_of(0, 1, 1, _BODY[:-1] + b"\3")) + TURN,
+    "padding_longer_than_the_frame": _HELLO + came(frame_of(1, 4, 1, _OK) + frame_of(0, 9, 1, b"\xffabc")) + TURN,
+    "refused_stream": _HELLO + came(frame_of(3, 0, 1, b"\0\0\0\7")) * 3 + TURN,
+    "reset_of_a_stream_never_opened": _HELLO + came(frame_of(3, 0, 77, b"\0\0\0\1")) + TURN,
+    "goaway_0": _HELLO + came(frame_of(7, 0, 0, bytes(8))) + TURN + SECOND,
+    "goaway_that_lets_it_answer": _HELLO + came(frame_of(7, 0, 0, b"\0\0\0\1" + bytes(4)) + _ANSWER) + TURN,
+    "goaway_cut": _HELLO + came(frame_of(7, 0, 0, bytes(4))) + TURN,
+    "push": _HELLO + came(frame_of(5, 4, 1, b"\0\0\0\2" + _OK)) + TURN,
+    "window_of_0": came(frame_of(4, 0, 0, b"\0\4\0\0\0\0")) + b"\1" + TURN + came(frame_of(8, 0, 3, b"\0\0\0\1")),
+    "window_below_0": b"\1" + TURN + came(frame_of(4, 0, 0, b"\0\4\0\0\0\0")) + b"\2" + TURN,
+    "window_beyond_its_bound": _HELLO + came(frame_of(8, 0, 0, b"\x7f\xff\xff\xff")) + TURN,
+    "no_streams_at_all": came(frame_of(4, 0, 0, b"\0\3\0\0\0\0")) + b"\1\2" + TURN + MINUTE,
+    "no_streams_then_some": came(frame_of(4, 0, 0, b"\0\3\0\0\0\0")) + b"\1" + TURN + _HELLO,
+    "frame_size_of_nothing": came(frame_of(4, 0, 0, b"\0\5\0\0\0\0")) + TURN,
+    "header_table_of_nothing": came(frame_of(4, 0, 0, b"\0\1\0\0\0\0")) + b"\1" + TURN + _HELLO,
+    "pings": _HELLO + came(frame_of(6, 0, 0, bytes(8)) * 14) * 5 + TURN,
+    "continuation_without_headers": _HELLO + came(frame_of(9, 4, 1, _OK)) + TURN,
+    "continuations_without_end": _HELLO + came(frame_of(1, 0, 1, _OK) + frame_of(9, 0, 1) * 20) + TURN,
+    "integer_of_hpack_without_end": _HELLO + came(frame_of(1, 5, 1, b"\xff" * 40)) + TURN,
+    "frame_of_16_megabytes": _HELLO + came(b"\xff\xff\xff\0\0\0\0\0\1") + TURN,
+    "unknown_frames": _HELLO + came(frame_of(10, 0, 1, b"\0\0") + frame_of(12, 0, 0, b"a") + frame_of(255, 255, 9)),
+    "priority_of_itself": _HELLO + came(frame_of(2, 0, 1, b"\0\0\0\1\0")) + TURN,
+    "forgotten_then_answered": _HELLO + b"\x40" + came(_ANSWER) + TURN,
+    "forgotten_by_who_is_told": b"\0\1\2" + FORGETS + TURN + _HELLO + came(frame_of(7, 0, 0, bytes(8))) + CLOSED,
+    "sent_by_who_is_told": b"\0\1\2" + SENDS + TURN + _HELLO + came(frame_of(3, 0, 1, b"\0\0\0\1")) + CLOSED,
+    "closed_with_half_a_frame": _HELLO + came(_ANSWER[:20]) + CLOSED + TURN,
+    "http_1": came(b"HTTP/1.1 400 Bad Request\r\n\r\n") + TURN,
+    "silent": MINUTE * 3,
+}
+
+UPSTREAM_TEXTS = (
+    *("192.0.2.53", "192.0.2.53:5353", "[2001:db8::53]:53", "2001:db8::53", "fe80::1%eth0", "::ffff:192.0.2.53"),
+    *("tls://192.0.2.55#dns.example", "tls://dns.example:8853", "tls://[2001:db8::53]:853#dns.example."),
+    *("https://dns.example/dns-query", "https://192.0.2.55:8443/dns-query#dns.example", "https://dns.example/a%20b"),
+    *("https://user:secret@dns.example/dns-query", "https://dns.example/{?dns}", "https://dns.example/q?dns="),
+    *("tls://bücher.example", "tls://fe80::1%25eth0", "https://[fe80::1%eth0]/dns-query#dns.example", "tls://192.0.2"),
+    *("tls://#x", "https:///dns-query", "sdns://AgcAAAAA", "tls://dns.example:99999", "tls://dns.example#192.0.2.1"),
+    *("tls://" + "a" * 64 + ".example", "tls://" + "a." * 130 + "example", "0.0.0.0", "tls://[::]", "tls://:853"),
+    *("https://dns.example/dns-query\n", "tls://dns\u202e.example", "TLS://DNS.Example#OTHER.example", "tls://."),
+    *("tls://-dns.example", "tls://_dns.example", "[192.0.2.53]:53", "192.0.2.53:", "tls://xn--a.example"),
+)
+
 LISTS = {
     "domains": {
         "plain": b"banned.example\n*.below.example\n# comment\nother.example # why\n",
@@ -335,6 +477,38 @@ def corpus() -> dict[str, dict[str, bytes]]:
         "step": {},
         "answer": ANSWERS,
         "complete": {},
+        "addresses": {
+            "hints": said(record(65, b"\0\1\0" + b"\0\4\0\4\xc6\x33\x64\1" + b"\0\6\0\x10" + bytes(16)), rtype=65),
+            "hints_of_half_an_address": said(record(65, b"\0\1\0" + b"\0\4\0\6\xc6\x33\x64\1\0\0"), rtype=65),
+            "hints_past_end": said(record(65, b"\0\1\0" + b"\0\4\xff\xff\xc6\x33\x64\1"), rtype=65),
+            "hints_of_an_alias_form": said(record(65, b"\0\0\1a\0" + b"\0\4\0\4\xc6\x33\x64\1"), rtype=65),
+            "hints_behind_a_compressed_target": said(
+                record(65, b"\0\1" + POINTER + b"\0\4\0\4\xc6\x33\x64\1"), rtype=65
+            ),
+            "listed_address": response(WWW, "www.example 60 IN A 192.0.2.1", "www.example 60 IN A 198.51.100.7"),
+            "listed_address_mapped": response(
+                query("www.example", "AAAA"), "www.example 60 IN AAAA ::ffff:198.51.100.7"
+            ),
+            "listed_address_by_nat64": response(
+                query("www.example", "AAAA"), "www.example 60 IN AAAA 64:ff9b::198.51.100.7"
+            ),
+            "listed_address_in_the_additional_section": response(
+                query("www.example", "MX"),
+                "www.example 60 IN MX 1 mail.example",
+                additional=["mail.example 60 IN A 198.51.100.7", "mail.example 60 IN AAAA 2001:db8:bad::1"],
+            ),
+            "listed_address_in_the_authority_section": said(A[:-4] + b"\xc6\x33\x64\7", "0001 0000 0001 0000"),
+            "address_for_another_type": response(query("www.example", "TXT"), "www.example 60 IN A 198.51.100.7"),
+            "any": response(
+                query("www.example", "ANY"), "www.example 60 IN A 198.51.100.7", 'www.example 60 IN TXT "a"'
+            ),
+        },
+        "short_way": PAIRS,
+        "stream": STREAMS,
+        "http2": HTTP2,
+        "upstream_text": {
+            re.sub(r"\W+", "_", text).strip("_").lower()[:40] or "dots": text.encode() for text in UPSTREAM_TEXTS
+        },
         "framing": {
             "two_messages": b"\1\1\1\1\1\1\1\1" + b"\0\3abc\0\2de",
             "length_0": b"\2\3\2\3\2\3\2\3" + b"\0\0\0\0\0\1a",

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dnsfilter.lists.formats import FORMATS
-from tests.fuzz import engine_targets, file_targets, list_targets, wire_targets
+from tests.fuzz import engine_targets, file_targets, list_targets, upstream_targets, wire_targets
 from tests.fuzz.promise import Target
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -18,11 +18,36 @@ _RECORDS = (
     b"\6banned\7example\0\0\1\0\1\0\0\1\x2c\0\4\xc0\0\2\1",
 )
 
+_ALIASES = (
+    b"\xc0\x0c\0\5\0\1\0\0\1\x2c\0\6\3cdn\xc0\x10",
+    b"\xc0\x29\0\1\0\1\0\0\1\x2c\0\4\xc0\0\2\1",
+    b"\xc0\x29\0\1\0\1\0\0\1\x2c\0\4\xc6\x33\x64\1",
+    b"\4deep\3cdn\7example\0",
+)
+_FRAMES = (
+    b"\0\0\0\4\0\0\0\0\0",  # SETTINGS
+    b"\0\0\0\4\1\0\0\0\0",
+    b"\0\0\4\3\0\0\0\0\1\0\0\0\7",  # RST_STREAM, REFUSED_STREAM
+    b"\0\0\x08\7\0\0\0\0\0\0\0\0\0\0\0\0\0",  # GOAWAY
+    b"\0\0\4\x08\0\0\0\0\1\0\0\0\1",  # WINDOW_UPDATE
+    b"\0\0\x08\6\0\0\0\0\0\0\0\0\0\0\0\0\0",  # PING
+    b"\0\0\1\0\1\0\0\0\1\0",  # DATA, the last
+)
+_UPSTREAM_WORDS = (
+    *(b"tls://", b"https://", b"udp://", b"192.0.2.53", b"[2001:db8::53]", b":853", b"#dns.example", b"/dns-query"),
+    *(b"dns.example", b"@", b"%25eth0", b"::ffff:", b"{?dns}", b"xn--", "bücher".encode()),
+)
+
 TARGETS: dict[str, Target] = {
     "query": Target(wire_targets.query, _NAMES),
     "step": Target(engine_targets.step, _NAMES, ("query",)),
     "answer": Target(wire_targets.answer, _NAMES + _RECORDS),
     "complete": Target(engine_targets.complete, _NAMES + _RECORDS, ("answer",)),
+    "addresses": Target(upstream_targets.addresses, _NAMES + _RECORDS, ("answer",)),
+    "short_way": Target(upstream_targets.short_way, _NAMES + _RECORDS + _ALIASES),
+    "stream": Target(upstream_targets.stream, (b"\xf0\0", b"\x64", b"\x61", b"\x70", b"\x78", b"\x7a", b"\x40")),
+    "http2": Target(upstream_targets.http2, (b"\x80\x09", b"\x64", b"\x61", b"\x70", b"\x78", b"\x7a", *_FRAMES)),
+    "upstream_text": Target(upstream_targets.upstream_text, _UPSTREAM_WORDS),
     "framing": Target(wire_targets.framing),
     "name_text": Target(wire_targets.name_text, list_targets.WORDS),
     "name_wire": Target(wire_targets.name_wire),

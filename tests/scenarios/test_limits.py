@@ -82,10 +82,24 @@ def test_a_client_that_goes_on_is_answered_at_its_rate(limited: Service) -> None
     assert burst(limited, lambda n: f"h{n}.example", "127.0.0.69", RATE)["answered"] >= RATE - 1
 
 
+def test_the_warning_names_groups_and_comes_once_a_minute(limited: Service) -> None:
+    """However many are over the limit meanwhile."""
+    for _ in range(2):
+        assert burst(limited, lambda n: f"w{n}.example", "127.0.0.70", 100)["tc"]
+        time.sleep(0.6)
+    said = [line for line in limited.output.splitlines() if "over the rate limit" in line]
+    assert len(said) == 1
+    assert "of group 'default'" in said[0]
+
+
 def test_without_a_limit_a_branch_behind_one_address_is_served(start: Start, upstreams: Callable[[], Upstream]) -> None:
+    """300 queries at once, then 300 of which every other one is for a blocked name."""
     service = start(policy(upstreams()))
     assert burst(service, lambda n: f"b{n}.example", BRANCH, 300) == {"answered": 300}
-    assert service.metric("dnsfilter_rate_limited_total", group="default") == 0
+    half = burst(service, lambda n: f"b{n}.{LISTED}" if n % 2 else f"m{n}.example", MANAGED, 300)
+    assert half == {"answered": 300}
+    assert service.metric("dnsfilter_verdicts_total", group="managed", verdict="blocked") == 150
+    assert service.metric("dnsfilter_rate_limited_total") == 0
 
 
 def test_a_limit_can_be_set_by_a_reload(start: Start, upstreams: Callable[[], Upstream]) -> None:

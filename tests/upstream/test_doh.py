@@ -764,7 +764,7 @@ def test_a_warning_comes_once_a_minute(lab: Lab, caplog: pytest.LogCaptureFixtur
     try_with(lab, check)
     messages = [record.getMessage() for record in caplog.records if record.name == doh.__name__]
     assert len(messages) == 3
-    assert "HTTP status 404: is the path right?" in messages[0]
+    assert "HTTP status 404: is the path right" in messages[0]
 
 
 # What a server can cost
