@@ -8,7 +8,7 @@ ways to the same answers.
 
 import socket
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
@@ -63,7 +63,7 @@ class Form:
     question_tail: bytes  # type and class
     head: bytes  # of the query to the upstream, behind its id
     opt: bytes  # that query's
-    answers: dict[bytes, tuple[int, bytes]]  # by header of the response behind its id: records, and our header
+    answers: dict[bytes, tuple[int, int, bytes]]  # by header of the response behind its id: see `_answers`
     reply_opt: bytes
     limit: int  # octets of a response
 
@@ -88,7 +88,7 @@ class Express:
         self._parents: dict[Name, int] = {}  # the upstream group of all children that are not listed; or _NOT_PLAIN
         self._outcomes: dict[str, int] = {}
         self._outbox: list[tuple[Quick, bytes]] = []
-        self._endings: set[bytes] = set()  # of responses: nothing, or OPT records without options
+        self._opts: set[bytes] = set()  # records at the end of responses that say nothing special
         self._counts = tally.counts
         self._max_ttl = limits.max_ttl
         self._clock = now
@@ -144,7 +144,7 @@ class Express:
             or name[:-1] in self._tables[len(name) - 1]
             or ((kept := self._kept.get(wanted)) is not None and is_fresh(kept, now))
             or wanted in self._by_key
-            or wanted in self._failed
+            or (self._failed and wanted in self._failed)
             or self._out[zone] >= self._pending.half
             or (link := self.links.get(zone)) is None
             or link.health.failures
@@ -220,18 +220,18 @@ class Express:
     def end(self) -> None:
         """Send the answers of a batch, back to back: a client that is woken once gets all that is ready."""
         outbox, self._outbox = self._outbox, []
-        count, last = 0, None
+        count, last, since, link = 0, None, 0.0, None
         for quick, answer in outbox:
             try:
                 quick.sock.sendto(answer, quick.client)
             except OSError:
                 self._tally.dropped["send"] += 1
-            if last is None or (quick.since == last.since and quick.link is last.link):
-                count += 1  # questions that came together mostly are answered together
-            else:
+            if quick.since == since and quick.link is link:
+                count += 1  # questions that came together are mostly answered together
+                continue
+            if last is not None:
                 self._measure(last, count)
-                count = 1
-            last = quick
+            count, last, since, link = 1, quick, quick.since, quick.link
         if last is not None:
             self._measure(last, count)
 
@@ -247,7 +247,7 @@ class Express:
         known = form.answers.get(octets[2:12])
         if known is None or octets[12:at] != question:
             return False
-        count, head = known
+        count, has_opt, head = known
         most = lifetime = self._max_ttl
         owner, chain = _QNAME, None
         try:
@@ -256,7 +256,8 @@ class Express:
                 at += 12
                 if pointer != owner or rclass != 1 or ttl > most:
                     return False
-                lifetime = min(lifetime, ttl)
+                if ttl < lifetime:  # noqa: PLR1730 - `min` is a call
+                    lifetime = ttl
                 if rtype == form.rtype:
                     if length != form.size:
                         return False
@@ -264,36 +265,46 @@ class Express:
                 elif rtype != codes.CNAME or chain is _OVER:
                     return False
                 else:
-                    chain = [question[:-4]] if chain is None else chain
-                    if not self._follow(octets, at, at + length, question, chain):
+                    if chain is None:
+                        chain = [question[:-4]]
+                        lengths = self._lengths.get(question[question[0] + 1 : -4], ())
+                    if not self._follow(octets, at, at + length, question, chain, lengths):
                         return False
                     owner = _POINTER | at
                 at += length
                 count -= 1
         except (struct.error, IndexError):
             return False
-        if chain is not _OVER or not (octets[11:12] + octets[at:] in self._endings or self._ends(octets, at)):
+        if chain is not _OVER:
+            return False
+        if has_opt:
+            if octets[at:] not in self._opts and not self._is_opt(octets, at):
+                return False
+        elif at != len(octets):
             return False
         answer = message[:2] + head + message[12:start] + octets[start:at] + form.reply_opt
-        if len(answer) > form.limit or self._by_key.get(wanted) is not quick:
+        by_key = self._by_key
+        if len(answer) > form.limit or by_key.get(wanted) is not quick:
             return False
-        del self._by_key[wanted]
+        del by_key[wanted]
         self._out[zone] -= 1
         self._cache.keep(wanted, octets, lifetime, self._second)
         self._counts[outcome] += 1
         self._outbox.append((quick, answer))
         return True
 
-    def _follow(self, octets: bytes, at: int, end: int, question: bytes, chain: list[Name]) -> bool:
+    def _follow(
+        self, octets: bytes, at: int, end: int, question: bytes, chain: list[Name], lengths: Collection[int]
+    ) -> bool:
         """Add an alias's target to the chain, if nobody lists it and all but its first labels stand in the question."""
         pointer = octets[end - 2] << 8 | octets[end - 1]
         tail = question[pointer - _QNAME : -4]
         if pointer < _QNAME or end - at < 3:
             return False
-        if pointer > _QNAME and len(tail) not in self._lengths.get(_parent(question)[:-4], ()):
+        if pointer > _QNAME and len(tail) not in lengths:
             return False  # it leads into the middle of a label
         name = octets[at : end - 2].lower() + tail
-        parent = _parent(name)
+        parent = name[name[0] + 1 :]
         zone = self._parents.get(parent)
         if zone is None:
             zone = self._learn_parent(parent)
@@ -302,17 +313,21 @@ class Express:
         chain.append(name)
         return True
 
-    def _ends(self, octets: bytes, at: int) -> bool:
+    def _is_opt(self, octets: bytes, at: int) -> bool:
+        """Tell whether an OPT record without anything special is the rest, and remember it."""
         if not ends(octets, at):
             return False
-        if len(self._endings) < FORMS:
-            self._endings.add(octets[11:12] + octets[at:])
+        if len(self._opts) < FORMS:
+            self._opts.add(octets[at:])
         return True
 
 
 @lru_cache(maxsize=16)
-def _answers(flags: int, do: bool, wants_ad: bool, has_own_opt: bool) -> dict[bytes, tuple[int, bytes]]:
-    """Return how many records each plain response's header promises, and our header for it."""
+def _answers(flags: int, do: bool, wants_ad: bool, has_own_opt: bool) -> dict[bytes, tuple[int, int, bytes]]:
+    """Return what each plain response's header promises, by its octets behind the id.
+
+    That is how many records, whether an OPT record, and what our header for it is.
+    """
     answers = {}
     for theirs, theirs2 in product((0x81, 0x85, 0x80, 0x84), (0x80, 0xA0, 0x00, 0x20)):  # AA, RD; RA, AD
         shown = codes.RA | (theirs2 & codes.AD if wants_ad else 0)
@@ -320,7 +335,7 @@ def _answers(flags: int, do: bool, wants_ad: bool, has_own_opt: bool) -> dict[by
             ours = bytes((codes.QR | flags, shown, 0, 1, 0, count, 0, 0, 0, int(has_own_opt)))
             for has_opt in (0, 1):
                 if has_opt or not do:  # else it is no answer to DO
-                    answers[bytes((theirs, theirs2, 0, 1, 0, count, 0, 0, 0, has_opt))] = count, ours
+                    answers[bytes((theirs, theirs2, 0, 1, 0, count, 0, 0, 0, has_opt))] = count, has_opt, ours
     return answers
 
 
@@ -331,7 +346,3 @@ def _lengths(name: bytes) -> frozenset[int]:
         found.append(len(name) - at)
         at += name[at] + 1
     return frozenset(found) if at == len(name) - 1 < LONGEST and name[at] == 0 else frozenset()
-
-
-def _parent(name: bytes) -> bytes:
-    return name[name[0] + 1 :]

@@ -611,6 +611,7 @@ def test_encrypted_upstreams_that_all_answer_what_cannot_be_read_are_not_asked_a
         check_few_packets(service, names, where_, lambda name: sum(len(each.queries(name)) for each in both), 3)
 
 
+def test_probes_of_upstreams_that_are_all_down_come_in_the_place_of_questions(
     start: Start, upstreams: NewUpstream
 ) -> None:
     """Each upstream is asked once for one question, whenever it comes."""
