@@ -83,5 +83,6 @@ class Turns:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "alone: measures times or load, and has the machine to itself")
+    config.addinivalue_line("markers", "slow: more of the same; `make test TESTARGS='-m slow'` runs them")
     config.pluginmanager.register(Skips(required=os.environ.get("DNSFILTER_TEST_REQUIRE") == "1"))
     config.pluginmanager.register(Turns(getattr(config, "workerinput", {}).get("testrunuid", str(os.getpid()))))

@@ -137,6 +137,8 @@ def _print(options: Namespace, explained: list[control.Json], upstream_answer: s
         if number:
             say("")
         _print_one(found)
+        if upstream_answer is None and found["verdict"] == "forwarded":
+            say("  names and addresses that the answer leads to are judged too: ask for them with --live")
     if upstream_answer is not None:
         say("\nupstream answers:")
         _print_message(upstream_answer)

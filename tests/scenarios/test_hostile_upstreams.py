@@ -137,6 +137,7 @@ def first_socket_is_open(service: Service) -> None:
 # What upstreams send
 
 
+@pytest.mark.slow
 def test_an_upstream_that_answers_50_times(start: Start, upstreams: NewUpstream) -> None:
     """The first counts; the others reach nobody, and end nothing."""
     upstream = upstreams()
@@ -214,6 +215,7 @@ def test_a_broken_response_ends_no_other_question(
     assert "Traceback" not in service.output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment_s", [0.1, 0.2, 0.5, 1.0, 1.5], ids=lambda each: f"{each:g} s")
 def test_answers_that_come_just_as_patience_ends(start: Start, upstreams: NewUpstream, moment_s: float) -> None:
     """Around the first retry, the time-out and the deadline: each query is answered, once."""
@@ -232,6 +234,7 @@ def test_answers_that_come_just_as_patience_ends(start: Start, upstreams: NewUps
         crowd.check((NOERROR, SERVFAIL))
 
 
+@pytest.mark.slow
 def test_a_flood_of_refused_questions(start: Start, upstreams: NewUpstream) -> None:
     """Nobody listens: each of 4,000 hears so soon, and the upstream is asked again when it is back."""
     upstream = upstreams()
@@ -246,6 +249,7 @@ def test_a_flood_of_refused_questions(start: Start, upstreams: NewUpstream) -> N
         eventually("it is asked again", lambda: ask(service.dns, "back.example").rcode == NOERROR, every_s=1.1)
 
 
+@pytest.mark.slow
 def test_every_answer_truncated_and_tcp_refused_or_silent(start: Start, upstreams: NewUpstream) -> None:
     """All go on to TCP, where nothing comes: each hears within the deadline that its answer was too long."""
     upstream = upstreams()
@@ -443,6 +447,7 @@ def over(encrypted: Encrypted, *kinds: str, **more: Any) -> dict[str, Any]:
     return policy(upstreams=[encrypted.urls[kind] for kind in kinds], resolve={"ca_file": encrypted.ca_file, **more})
 
 
+@pytest.mark.slow
 def test_upstreams_change_to_and_fro_with_thousands_of_questions_in_flight(
     start: Start, encrypted: tuple[Upstream, Encrypted]
 ) -> None:
@@ -466,6 +471,7 @@ def test_upstreams_change_to_and_fro_with_thousands_of_questions_in_flight(
         crowd.check()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["DoT", "DoH"])
 def test_answers_over_connections_that_come_just_as_patience_ends(
     start: Start, encrypted: tuple[Upstream, Encrypted], kind: str
@@ -485,6 +491,7 @@ def test_answers_over_connections_that_come_just_as_patience_ends(
         crowd.check((NOERROR, SERVFAIL))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["DoT", "DoH"])
 def test_memory_and_descriptors_after_many_connections(
     start: Start, encrypted: tuple[Upstream, Encrypted], kind: str
@@ -542,6 +549,7 @@ def test_the_same_question_from_100_addresses_is_asked_once_or_twice(start: Star
     assert len(upstream.queries("same.example")) <= 2
 
 
+@pytest.mark.slow
 def test_10000_clients_with_one_question_each_to_a_silent_upstream(start: Start, upstreams: NewUpstream) -> None:
     """Each hears something within the deadline; nothing is left of them, and the next client is served."""
     upstream = upstreams()
@@ -590,6 +598,7 @@ def test_10000_clients_with_one_question_each_to_a_silent_upstream(start: Start,
     eventually("ordinary names are resolved", lambda: ask(service.dns, "next.example").rcode == NOERROR, every_s=1.1)
 
 
+@pytest.mark.slow
 def test_two_dnsfilters_that_ask_each_other(start: Start, upstreams: NewUpstream) -> None:
     """A question ends as SERVFAIL, in bounded time and with few datagrams; blocked names are answered all the while."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:

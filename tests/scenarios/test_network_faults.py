@@ -141,7 +141,7 @@ def site(tmp_path: Path) -> Iterator[Start]:
     ("resolve", "may_fail"),
     [
         pytest.param({}, 3, id="times as they are by default"),  # six tries fit in: one of 460 names loses all
-        pytest.param({"timeout": "0.4s"}, 0, id="a time-out of 0.4 s"),  # twelve
+        pytest.param({"timeout": "0.4s"}, 0, id="a time-out of 0.4 s", marks=pytest.mark.slow),  # twelve
     ],
 )
 def test_where_a_fifth_of_all_packets_is_lost_each_of_200_names_gets_its_answer(
@@ -184,6 +184,7 @@ def test_where_a_fifth_of_all_packets_is_lost_each_of_200_names_gets_its_answer(
         check_clean(each)
 
 
+@pytest.mark.slow
 def test_a_way_that_fails_every_other_second_fails_no_question(site: Start) -> None:
     """80 names in 8 seconds, some sent just as it fails: each is answered within 3 s, none with an error."""
     here = site()
