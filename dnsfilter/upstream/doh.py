@@ -7,11 +7,10 @@ what a server may cost us is bounded before octets reach it.
 import asyncio
 import errno
 import logging
-import socket
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
-from typing import Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 from h2 import events
 from h2.errors import ErrorCodes
@@ -21,10 +20,9 @@ from dnsfilter.core.wire import build
 from dnsfilter.core.wire.framing import MAX_MESSAGE
 from dnsfilter.core.wire.response import answers
 from dnsfilter.upstream import http2
+from dnsfilter.upstream.dial import CONNECT_S, CannotConnect, Dialler
 from dnsfilter.upstream.hosts import Hosts
-from dnsfilter.upstream.lookup import LookupFailed
 from dnsfilter.upstream.stream import Receiver
-from dnsfilter.upstream.tcp import SEGMENT
 from dnsfilter.upstream.tls import Tls
 
 T = TypeVar("T", bound=Hashable)
@@ -40,7 +38,6 @@ MOST_STREAMS = 100
 TICK_S = 1.0  # how exactly idle, dead and stuck connections are noticed
 DEAD_TICKS = 2  # after a PING without an answer
 QUICK_S = 1.0  # who is forgotten earlier says nothing of the server
-SHUTDOWN_S = 1.0  # how long a server may take to say that it closes too
 WARN_EVERY_S = 60.0
 
 _PATH = "is the path right (/dns-query, as a rule), and may we ask it?"
@@ -81,7 +78,7 @@ class DohPool(Generic[T]):
         tls: Tls,
         *,
         idle_s: float = 10.0,
-        connect_s: float = 5.0,
+        connect_s: float = CONNECT_S,
         most: int = CONNECTIONS,
         most_waiting: int = 1000,
         authority: str,
@@ -90,12 +87,10 @@ class DohPool(Generic[T]):
 
         idle_s: after which a connection that is not needed is closed. most: connections in use.
         """
-        self._host, self._port = host, port
         self._loop = loop
         self._receiver = receiver
-        self._hosts = hosts
+        self._dialler = Dialler(host, port, loop, hosts, tls, connect_s)
         self._tls = tls
-        self._connect_s = connect_s
         self._most, self._most_waiting = most, most_waiting
         self.idle_s, self.stuck_s = idle_s, 2 * connect_s
         self.name = f"https://{authority}{path}"
@@ -115,7 +110,6 @@ class DohPool(Generic[T]):
         self._more_at = 0.0  # from then on another connection may be opened beside one without room
         self._is_flushing = False
         self._is_closed = False
-        self._failed_at: dict[str, float] = {}  # addresses that did not connect
         self._warned_at = float("-inf")
         self.ignored = 0  # responses that are no answer to the question
 
@@ -270,75 +264,18 @@ class DohPool(Generic[T]):
 
     async def _connect(self) -> None:
         try:
-            reason = await self._try_addresses()
+            await self._dialler.connect(lambda: _Connection(self, self._loop), _refuse)
+        except CannotConnect as error:
+            self.warn(f"is not asked: {error}")
+            self.give_up(error.reason)
+            self.batch_ended()
         finally:
             self._connecting = None
-        if reason is not None:
-            self.give_up(reason)
-            self.batch_ended()
         self._flush_soon()  # for what came meanwhile
 
-    async def _try_addresses(self) -> str | None:
-        """Connect to one address of the host; None on success, else the reason for failing."""
-        try:
-            addresses = await self._hosts.addresses(self._host)
-        except LookupFailed as error:
-            self.warn(f"cannot be found: {error}")
-            return "unreachable"
-        self._failed_at = {each: at for each, at in self._failed_at.items() if each in addresses}
-        failures = []
-        for address in sorted(addresses, key=lambda each: self._failed_at.get(each, 0.0)):
-            try:
-                await self._open(address)
-            except _CannotConnect as error:
-                failures.append(error)
-                self._failed_at[address] = self._loop.time()
-            else:
-                self._failed_at.pop(address, None)
-                return None
-        # That somebody answers there with a wrong certificate says more than that others do not answer.
-        failure = next((each for each in failures if each.reason == "tls"), failures[0])
-        self.warn(f"is not asked: {failure}")
-        return failure.reason
 
-    async def _open(self, address: str) -> None:
-        """Connect to an address. Raises _CannotConnect."""
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        # Said to be TCP, or asyncio leaves it to wait for 40 ms before it sends little (Nagle's algorithm).
-        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK, socket.IPPROTO_TCP)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, SEGMENT)
-        is_there = False
-        try:
-            async with asyncio.timeout(self._connect_s):
-                await self._loop.sock_connect(sock, (address, self._port))
-            is_there = True
-            _, connection = await self._loop.create_connection(
-                lambda: _Connection(self, self._loop),
-                sock=sock,
-                ssl=self._tls.context,
-                server_hostname=self._tls.server_name,
-                ssl_handshake_timeout=self._connect_s,
-                ssl_shutdown_timeout=SHUTDOWN_S,
-            )
-        except OSError as error:  # ssl.SSLError and TimeoutError are such
-            sock.close()
-            if is_there:
-                raise _CannotConnect("tls", f"{address}: {self._tls.reason(error)}") from None
-            why = error.strerror or str(error) or f"does not answer within {self._connect_s:g} s"
-            raise _CannotConnect("unreachable", f"{address} port {self._port}: {why}") from None
-        except BaseException:
-            sock.close()
-            raise
-        if not connection.speaks_http2:
-            raise _CannotConnect("tls", f"{address} speaks no HTTP/2: does it offer DNS over TLS (tls://)?")
-
-
-class _CannotConnect(Exception):
-    """No connection to an address; the message is for the log."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
+def _refuse(made: "_Connection[Any]") -> str:
+    return "" if made.speaks_http2 else "speaks no HTTP/2: does it offer DNS over TLS (tls://)?"
 
 
 class _Connection(asyncio.Protocol, Generic[T]):

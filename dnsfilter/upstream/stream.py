@@ -8,7 +8,6 @@ import asyncio
 import errno
 import logging
 import os
-import socket
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar, cast
@@ -16,9 +15,8 @@ from typing import Generic, Protocol, TypeVar, cast
 from dnsfilter.core.wire import build
 from dnsfilter.core.wire.framing import Framer, frame
 from dnsfilter.core.wire.response import answers
+from dnsfilter.upstream.dial import CONNECT_S, SHUTDOWN_S, CannotConnect, Dialler, NotFound
 from dnsfilter.upstream.hosts import Hosts
-from dnsfilter.upstream.lookup import LookupFailed
-from dnsfilter.upstream.tcp import SEGMENT
 from dnsfilter.upstream.tls import Tls
 
 T = TypeVar("T", bound=Hashable)
@@ -27,7 +25,6 @@ T_contra = TypeVar("T_contra", contravariant=True)
 CONNECTIONS = 2
 WAITING = 1_000
 IDLE_S = 10.0
-CONNECT_S = 5.0
 BUSY = 200  # queries out on one connection that make another one worth its handshake
 USES = 20_000  # queries after which a connection makes room for a fresh one: ids do not last for ever
 CLOSES_EARLY_S = 60.0  # for so long a server is known to close after few answers
@@ -38,7 +35,6 @@ DRAINING = 6  # connections, beside those in use, that still wait for their last
 TURN = 64 * 1024  # octets written to a connection in a turn of the loop: only then does it tell that they are too many
 WARN_S = 60.0  # between two warnings of one upstream
 _DRAWN = 1_024  # ids taken from the kernel's generator at a time
-SHUTDOWN_S = 1.0  # for the other side's part of a TLS close
 
 log = logging.getLogger(__name__)
 
@@ -69,14 +65,6 @@ class _Query(Generic[T]):
     losses: int = 0  # connections that ended before its answer came, weighed
 
 
-class _CannotConnect(Exception):
-    """No connection to an address; the message is for the log."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
-
-
 class StreamPool(Generic[T]):
     """The connections to one upstream; opened when a query needs one."""
 
@@ -101,9 +89,8 @@ class StreamPool(Generic[T]):
         self._host, self._port = host, port
         self._loop = loop
         self._receiver = receiver
-        self._hosts = hosts
+        self._dialler = Dialler(host, port, loop, hosts, tls, connect_s)
         self._tls = tls
-        self._connect_s = connect_s
         self._most, self._most_waiting = most, most_waiting
         self.idle_s, self.stuck_s = idle_s, 2 * connect_s
         self._queries: dict[T, _Query[T]] = {}  # all that somebody waits for
@@ -113,7 +100,6 @@ class StreamPool(Generic[T]):
         self._uses = USES  # for a connection; fewer where the upstream closes them earlier
         self._uses_until = 0.0
         self._more_at = 0.0  # from then on another connection may be opened beside a busy one
-        self._failed_at: dict[str, float] = {}  # addresses that did not connect
         self._warned_at = float("-inf")
         self._is_closed = False
         self.ignored = 0  # messages that answer nothing that was asked
@@ -255,14 +241,11 @@ class StreamPool(Generic[T]):
         """Open one connection; where that cannot be, all that wait for one hear of it."""
         reason = ""
         try:
-            await self._open()
-        except _CannotConnect as error:
+            await self._dialler.connect(lambda: _Connection(self, self._loop))
+        except CannotConnect as error:
             reason = error.reason
-            if reason == "tls":
+            if reason == "tls" or isinstance(error, NotFound):  # what else there is, metrics tell
                 self._warn(error)
-        except LookupFailed as error:
-            reason = "unreachable"
-            self._warn(error)
         finally:
             self._connecting = None
         if not reason:
@@ -271,64 +254,6 @@ class StreamPool(Generic[T]):
             queries = list(self._unsent.values())
             self._unsent.clear()
             self._fail(queries, reason)
-
-    async def _open(self) -> None:
-        """Connect to the first address that lets us. Raises _CannotConnect, LookupFailed."""
-        addresses = await self._hosts.addresses(self._host)
-        self._failed_at = {each: at for each, at in self._failed_at.items() if each in addresses}
-        failures = []
-        for address in sorted(addresses, key=lambda each: self._failed_at.get(each, 0.0)):
-            try:
-                await self._open_to(address)
-            except _CannotConnect as error:
-                failures.append(error)
-                self._failed_at[address] = self._loop.time()
-            else:
-                self._failed_at.pop(address, None)
-                return
-        # That somebody answers there with a wrong certificate says more than that others do not answer.
-        raise next((each for each in failures if each.reason == "tls"), failures[0])
-
-    async def _open_to(self, address: str) -> None:
-        """Connect to this address. Raises _CannotConnect."""
-        try:
-            sock = await self._socket(address)
-        except OSError as error:  # TimeoutError is one
-            raise _CannotConnect("unreachable", f"{address}: {error.strerror or error}") from None
-        tls = self._tls
-        try:
-            if tls is None:
-                await self._loop.create_connection(lambda: _Connection(self, self._loop), sock=sock)
-            else:
-                await self._loop.create_connection(
-                    lambda: _Connection(self, self._loop),
-                    sock=sock,
-                    ssl=tls.context,
-                    server_hostname=tls.server_name,
-                    ssl_handshake_timeout=self._connect_s,
-                    ssl_shutdown_timeout=SHUTDOWN_S,
-                )
-        except OSError as error:  # ssl.SSLError is one
-            sock.close()
-            if tls is None:
-                raise _CannotConnect("unreachable", f"{address}: {error}") from None
-            raise _CannotConnect("tls", f"{address}: {tls.reason(error)}") from None
-        except BaseException:
-            sock.close()  # no transport may have it yet
-            raise
-
-    async def _socket(self, address: str) -> socket.socket:
-        """Return a socket that is connected. Raises OSError."""
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK, socket.IPPROTO_TCP)
-        try:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, SEGMENT)
-            async with asyncio.timeout(self._connect_s):
-                await self._loop.sock_connect(sock, (address, self._port))
-        except BaseException:
-            sock.close()
-            raise
-        return sock
 
     def _warn(self, failure: Exception) -> None:
         now = self._loop.time()

@@ -671,7 +671,7 @@ class SecondAnswers(Hosts):
 
 def test_all_addresses_of_a_host_are_tried(lab: Lab) -> None:
     async def check(asking: Asking) -> None:
-        asking.pool._hosts = SecondAnswers(())
+        asking.pool._dialler._hosts = SecondAnswers(())
         [outcome] = await asking.ask("www.example")
         assert is_right(outcome)
 
@@ -744,7 +744,7 @@ def test_a_server_that_says_nothing_is_given_up(lab: Lab) -> None:
     async def check(asking: Asking) -> None:
         loop = asyncio.get_running_loop()
         silent = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0)
-        asking.pool._port = silent.sockets[0].getsockname()[1]
+        asking.pool._dialler._port = silent.sockets[0].getsockname()[1]
         begun = loop.time()
         assert await asking.ask("www.example") == ["tls"]
         assert loop.time() - begun == pytest.approx(5, abs=0.1)
