@@ -153,7 +153,9 @@ def test_memory_is_given_back_after_a_flood(start: Start, upstreams: NewUpstream
     assert levels[3] - levels[2] < 4 << 20
 
 
-@pytest.mark.parametrize("sources", [pytest.param(1, id="one client"), pytest.param(20, id="twenty clients")])
+@pytest.mark.parametrize(
+    "sources", [pytest.param(1, id="one client", marks=pytest.mark.slow), pytest.param(20, id="twenty clients")]
+)
 def test_a_well_behaved_client_is_served_during_a_flood_by(start: Start, upstreams: NewUpstream, sources: int) -> None:
     """Its names are new and of a zone that the same upstream answers: each right, nine of ten within 100 ms."""
     upstream = upstreams()
@@ -181,6 +183,7 @@ def test_a_well_behaved_client_is_served_during_a_flood_by(start: Start, upstrea
     assert all(flood.p90(what) < 0.1 for what in flood.took)
 
 
+@pytest.mark.slow
 def test_a_flood_over_udp_stops_no_client_over_tcp(start: Start, upstreams: NewUpstream) -> None:
     """One connection, opened before, with a new name and a blocked one in turn."""
     upstream = upstreams()
@@ -234,6 +237,7 @@ def test_beyond_max_concurrent_there_is_servfail_with_ede_23_at_once(start: Star
     check_ordinary_names_return(service.dns)
 
 
+@pytest.mark.slow
 def test_a_flood_for_one_zones_upstreams_leaves_the_others_alone(start: Start, upstreams: NewUpstream) -> None:
     """Questions in flight are counted for each group of upstreams."""
     alive, dead = upstreams(), upstreams()

@@ -49,8 +49,12 @@ def timed(service: Service, name: str) -> float:
 
 
 @each_strategy
-@pytest.mark.parametrize("rcode", [pytest.param(SERVFAIL, id="SERVFAIL"), pytest.param(5, id="REFUSED")])
-@pytest.mark.parametrize("bad", [pytest.param(0, id="by the first"), pytest.param(1, id="by the second")])
+@pytest.mark.parametrize(
+    "rcode", [pytest.param(SERVFAIL, id="SERVFAIL"), pytest.param(5, id="REFUSED", marks=pytest.mark.slow)]
+)
+@pytest.mark.parametrize(
+    "bad", [pytest.param(0, id="by the first"), pytest.param(1, id="by the second", marks=pytest.mark.slow)]
+)
 def test_a_good_answer_in_30_ms_beats_an_error_at_once(
     start: Start, upstreams: NewUpstream, strategy: str, rcode: int, bad: int
 ) -> None:
@@ -123,7 +127,9 @@ def test_a_first_answer_that_lies_is_not_taken(
 
 
 @each_strategy
-@pytest.mark.parametrize("silent", [pytest.param(0, id="the first"), pytest.param(1, id="the second")])
+@pytest.mark.parametrize(
+    "silent", [pytest.param(0, id="the first"), pytest.param(1, id="the second", marks=pytest.mark.slow)]
+)
 def test_a_silent_upstream_delays_nobody_beyond_the_timeout_and_little_once_it_is_known(
     start: Start, upstreams: NewUpstream, strategy: str, silent: int
 ) -> None:
@@ -166,7 +172,9 @@ def test_50_questions_at_once_find_a_silent_upstream_that_nobody_knew_of(
 
 
 @each_strategy
-@pytest.mark.parametrize("gone", [pytest.param(False, id="silent"), pytest.param(True, id="port closed")])
+@pytest.mark.parametrize(
+    "gone", [pytest.param(False, id="silent"), pytest.param(True, id="port closed", marks=pytest.mark.slow)]
+)
 def test_the_first_is_used_again_within_30_seconds_of_its_return(
     start: Start, upstreams: NewUpstream, strategy: str, gone: bool
 ) -> None:
