@@ -6,7 +6,6 @@ under `unshare`; it opens sockets in either namespace for the test, so that upst
 """
 
 import array
-import contextlib
 import ctypes
 import fcntl
 import heapq
@@ -50,20 +49,6 @@ class Faults:
 
 
 NONE = Faults()
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that is free for UDP and TCP now; other tests' sockets may have its other half."""
-    while True:
-        with (
-            socket.socket(socket.AF_INET, socket.SOCK_STREAM) as stream,
-            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagram,
-        ):
-            stream.bind(("127.0.0.1", 0))
-            port = int(stream.getsockname()[1])
-            with contextlib.suppress(OSError):
-                datagram.bind(("127.0.0.1", port))
-                return port
 
 
 class Lab:

@@ -20,7 +20,7 @@ import dns.rdatatype
 import dns.rrset
 import pytest
 
-from tests.programs import need
+from tests.programs import free_port, need
 from tests.scenarios.client import (
     AA,
     AD,
@@ -42,7 +42,6 @@ from tests.scenarios.client import (
 )
 from tests.scenarios.conftest import Start
 from tests.scenarios.expect import EXEMPT, LISTED, MANAGED, check_sinkholed, policy, where
-from tests.scenarios.netlab import free_port
 from tests.scenarios.service import Service
 
 START_S = 15.0

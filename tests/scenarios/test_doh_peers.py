@@ -1,7 +1,6 @@
 """Real DNS over HTTPS servers as upstreams: dnsdist and Knot Resolver, started by the tests."""
 
 import asyncio
-import contextlib
 import os
 import socket
 import subprocess
@@ -23,7 +22,7 @@ from dnsfilter.core.wire import build
 from dnsfilter.upstream.doh import DohPool
 from dnsfilter.upstream.hosts import Hosts
 from dnsfilter.upstream.tls import Tls
-from tests.programs import need
+from tests.programs import free_port, need
 from tests.scenarios.client import NXDOMAIN, SERVFAIL, TC, Edns, ask
 from tests.scenarios.conftest import Start
 from tests.scenarios.expect import LISTED, MANAGED, UNMANAGED, check_sinkholed, nothing_of, policy, where
@@ -65,16 +64,6 @@ def kresd(directory: Path) -> list[str]:
 
 
 PEERS = {"dnsdist": (DNSDIST, dnsdist), "kresd": (KRESD, kresd)}
-
-
-def free_port() -> int:
-    """A port that is free for UDP and TCP now."""
-    while True:
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as stream:
-            stream.bind(("127.0.0.1", 0))
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagram, contextlib.suppress(OSError):
-                datagram.bind(stream.getsockname())
-                return int(stream.getsockname()[1])
 
 
 class Peer:

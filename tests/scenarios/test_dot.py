@@ -23,7 +23,7 @@ from dnsfilter.upstream.hosts import Hosts
 from dnsfilter.upstream.stream import StreamPool
 from dnsfilter.upstream.tls import Tls
 from tests.core.make import question, response, texts
-from tests.programs import need
+from tests.programs import free_port, need
 from tests.scenarios.client import NXDOMAIN, SERVFAIL, Edns, UdpClient, ask, query, read
 from tests.scenarios.expect import EXEMPT, LISTED, MANAGED, check_sinkholed, exemption, policy, where
 from tests.scenarios.service import Service, eventually
@@ -81,9 +81,7 @@ class Unbound:
         certificate.private_key_pem.write_to_path(str(directory / "server.key"))
         for blob in certificate.cert_chain_pems:
             blob.write_to_path(str(directory / "server.pem"), append=True)
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
+        self.port = free_port()
         many = "".join(f'    local-data: "many.example. 300 IN A 198.51.100.{n}"\n' for n in range(1, 121))
         self._config = directory / "unbound.conf"
         self._config.write_text(UNBOUND.format(port=self.port, directory=directory, many=many))

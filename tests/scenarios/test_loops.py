@@ -14,10 +14,10 @@ from typing import Self
 
 import pytest
 
+from tests.programs import free_port
 from tests.scenarios.client import NOERROR, SERVFAIL, Address, ask
 from tests.scenarios.conftest import Start
 from tests.scenarios.expect import LISTED, MANAGED, check_sinkholed, policy, where
-from tests.scenarios.netlab import free_port
 from tests.scenarios.service import Service, eventually
 from tests.scenarios.upstream import Asked, Upstream, address_of
 

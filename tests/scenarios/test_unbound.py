@@ -1,7 +1,6 @@
 """A real resolver as the upstream: unbound with data of its own, started by the tests."""
 
 import os
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.programs import need
+from tests.programs import free_port, need
 from tests.scenarios.client import AA, AD, NXDOMAIN, REFUSED, TC, Edns, UdpClient, ask, query, read
 from tests.scenarios.expect import EXEMPT, LISTED, MANAGED, check_sinkholed, exemption, policy, where
 from tests.scenarios.service import Service
@@ -57,16 +56,6 @@ class Both:
 
     service: Service
     unbound: tuple[str, int]
-
-
-def free_port() -> int:
-    """A port that is free for UDP and TCP now."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as stream:
-        stream.bind(("127.0.0.1", 0))
-        port = int(stream.getsockname()[1])
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagram:
-            datagram.bind(("127.0.0.1", port))
-        return port
 
 
 @pytest.fixture(scope="module")
