@@ -18,9 +18,9 @@ PIP = .venv/bin/python -m pip --quiet --disable-pip-version-check
 run: .venv/.run
 	.venv/bin/dnsfilter run $(RUN_ARGS)
 
-# Four at once, since most tests wait. Those marked slow, some minutes more: make test TESTARGS='-m slow'
+# Three at once, since most tests wait. Those marked slow, some minutes more: make test TESTARGS='-m slow'
 test: .venv/.test
-	.venv/bin/python -m pytest -n 4 --dist loadfile $(TESTARGS)
+	.venv/bin/python -m pytest -n 3 --dist loadfile $(TESTARGS)
 
 # Measures dnsfilter and, where they are installed, dnsdist and unbound: bench/README.md. Long lists: bench/scale.
 bench: .venv/.run

@@ -650,6 +650,7 @@ def test_what_cannot_be_read_over_tcp_either_is_tried_once_with_each(
 # All of them silent
 
 
+@pytest.mark.slow
 def test_silence_of_both_is_servfail_after_few_datagrams(start: Start, upstreams: NewUpstream) -> None:
     """Within 10 s, and at most 20 datagrams (RFC 2308 7.2, RFC 9520 2.2 and 3.1). Beside them two that are closed."""
     groups = [(upstreams(), upstreams()) for _ in STRATEGIES]

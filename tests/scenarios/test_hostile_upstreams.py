@@ -24,8 +24,6 @@ from tests.scenarios.test_load import descriptors, resident
 from tests.scenarios.upstream import SILENCE, Asked, Said, Send, Upstream, address_of, default, truncated
 from tests.upstream.doh_server import NAME, Certificates, DohServer, Request
 
-pytestmark = pytest.mark.alone
-
 NewUpstream = Callable[[], Upstream]
 QUICKLY = {"timeout": "0.5s", "deadline": "1.5s"}
 IP_PKTINFO = 8  # Linux; Python 3.11 does not name it
