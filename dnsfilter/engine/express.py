@@ -27,7 +27,7 @@ from dnsfilter.engine.pending import Pending
 from dnsfilter.engine.tally import Tally
 
 FORMS = 256  # of queries, remembered
-PARENTS = 20_000  # names whose children are plain, remembered
+PARENTS = 65_536  # names whose children are plain, remembered
 LONGEST = MAX_NAME - 64  # octets of a parent: any label fits before it
 RECORDS = 8  # of an answer, at most
 
@@ -84,7 +84,7 @@ class Express:
         self.links: Mapping[int, Link] = {}  # by upstream group, where there is a short way
         self._apart: frozenset[Name] = frozenset()
         self._forms: dict[bytes, Form] = {}
-        self._lengths: dict[Name, frozenset[int]] = {}  # of these names and the names above them
+        self._lengths: dict[Name, tuple[int, ...]] = {}  # of these names and the names above them
         self._parents: dict[Name, int] = {}  # the upstream group of all children that are not listed; or _NOT_PLAIN
         self._outcomes: dict[str, int] = {}
         self._outbox: list[tuple[Quick, bytes]] = []
@@ -339,10 +339,10 @@ def _answers(flags: int, do: bool, wants_ad: bool, has_own_opt: bool) -> dict[by
     return answers
 
 
-def _lengths(name: bytes) -> frozenset[int]:
+def _lengths(name: bytes) -> tuple[int, ...]:
     """Return the lengths of a name and of all names above it but the root; nothing where it is none."""
     found, at = [], 0
     while at < len(name) and 0 < name[at] < 64:
         found.append(len(name) - at)
         at += name[at] + 1
-    return frozenset(found) if at == len(name) - 1 < LONGEST and name[at] == 0 else frozenset()
+    return tuple(found) if at == len(name) - 1 < LONGEST and name[at] == 0 else ()
