@@ -114,13 +114,13 @@ class Forwarder:
         """Ask one upstream for a name, only to learn whether it has an answer."""
         now = self._now()
         forward = Forward(b"", name, codes.A, do=False, cd=False, zone=0, since=now, waiters=[], is_out=False)
-        attempt = _Attempt(forward, UpstreamGroup([upstream]), now + self._deadline_s, math.inf, on_end=on_end)
-        self._attempts.add(attempt)
-        self.watch()
+        attempt = self._begin(forward, UpstreamGroup([upstream]))
+        attempt.on_end = on_end
         self._try_next(attempt, now)
 
-    def _begin(self, forward: Forward) -> _Attempt:
-        group = self.groups[forward.zone if forward.zone < len(self.groups) else 0]
+    def _begin(self, forward: Forward, group: UpstreamGroup | None = None) -> _Attempt:
+        """Begin an attempt; group: who is asked, where not those of the name's zone."""
+        group = group or self.groups[forward.zone if forward.zone < len(self.groups) else 0]
         stale_at = forward.since + STALE_AFTER_S if forward.has_stale else math.inf
         attempt = _Attempt(forward, group, forward.since + self._deadline_s, stale_at)
         self._attempts.add(attempt)

@@ -80,7 +80,7 @@ class Operations:
 
     def warn_of_limits(self) -> None:
         """Say in the log whose clients have asked more than the rate limit, once a minute at most."""
-        now, limited = self.now(), self.engine.counters().limited
+        now, limited = self.now(), self.engine.limited()
         if now < self.warned_at + LIMITS_S or limited == self.last_limited:
             return
         more = {group: count - self.last_limited.get(group, 0) for group, count in limited.items()}

@@ -147,7 +147,7 @@ class Datagrams:
         """Answer up to BATCH datagrams of a socket bound to one address."""
         now, wall = self._turn()
         known, counts, recvfrom, sendto = self._memos.get, self._tally.counts, sock.recvfrom, sock.sendto
-        express, is_over = self._express.take, _never if self.limit is None else self.limit.is_over
+        express, limit = self._express.take, self.limit
         client: Peer = ()
         taken: Taken | None = None
         empty: dict[bytes, Taken] = {}
@@ -160,7 +160,7 @@ class Datagrams:
                 break
             except OSError:
                 continue  # an error that an earlier answer met on its way
-            if is_over is not _never and is_over(client[0], now):
+            if limit is not None and limit.is_over(client[0], now):
                 taken = None
                 self._take_over_limit(message, client[0], wall, partial(self.send, sock, client))
                 continue
@@ -321,10 +321,6 @@ class Datagrams:
         memo[rest] = taken
         if is_lasting:
             memo.lasting[rest] = taken
-
-
-def _never(_client: str, _now: float) -> bool:
-    return False
 
 
 def _source(ancillary: list[tuple[int, int, bytes]]) -> list[tuple[int, int, bytes]]:

@@ -224,5 +224,8 @@ class Engine(Protocol):
         Yields how many, after each turn's worth of work.
         """
 
+    def limited(self) -> Mapping[str, int]:
+        """Return how many queries were over the rate limit, by group; cheaper than all counters."""
+
     def counters(self) -> Counters:
         """Return the counters as they stand."""

@@ -7,7 +7,7 @@ counters are integers.
 import math
 import os
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -500,6 +500,10 @@ class PureEngine:
             is_udp = waiter.transport is Transport.UDP
             return deliver(self._policy, waiter.query, row, verdict, told, now, wall, is_udp=is_udp)
         return answer.failure(waiter.query, *said), verdict
+
+    def limited(self) -> Mapping[str, int]:
+        """Return how many queries were over the rate limit, by group."""
+        return dict(self.tally.limited)
 
     def counters(self) -> Counters:
         """Return the counters as they stand."""
