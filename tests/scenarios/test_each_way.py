@@ -59,6 +59,7 @@ from tests.scenarios.upstream import (
     address_for,
     address_of,
     default,
+    heavy_names,
     reply,
     truncated,
 )
@@ -368,20 +369,7 @@ def test_many_long_compressed_names_cost_no_second(site: Site, tcp: bool) -> Non
     """CVE-2024-8508, CVE-2024-0760."""
     name = f"heavy-{tcp}.example"
 
-    def heavy(asked: Asked) -> bytes:
-        if asked.transport == "udp" and tcp:
-            return truncated(asked)
-        count = 4000 if tcp else 80
-        header = struct.pack("!6H", asked.ident, 0x8180, 1, 1 + count, 0, 0)
-        long = b"".join(b"\x01" + bytes([97 + n % 26]) for n in range(110)) + b"\xc0\x0c"
-        base = 12 + len(asked.question) + 12
-        first = struct.pack("!HHHIH", 0xC00C, 2, 1, 300, len(long)) + long
-        rest = b"".join(
-            struct.pack("!HHHIHH", 0xC00C, 2, 1, 300, 2, 0xC000 | base + 2 * (n % 100)) for n in range(count)
-        )
-        return header + asked.question + first + rest
-
-    site.on(name, heavy)
+    site.on(name, heavy_names(tcp=tcp))
     begun = time.monotonic()
     assert exchange(site.dns, query(name, "NS", edns=Edns()), tcp=tcp) is not None
     assert time.monotonic() - begun < 1

@@ -52,6 +52,7 @@ from tests.scenarios.upstream import (
     address_for,
     address_of,
     default,
+    heavy_names,
     nodata,
     reply,
     truncated,
@@ -631,20 +632,7 @@ def test_an_upstream_answer_of_many_long_compressed_names_costs_no_second(
     """CVE-2024-8508, CVE-2024-0760. Others are served meanwhile."""
     name = f"heavy-{tcp}.example"
 
-    def heavy(asked: Asked) -> bytes:
-        if asked.transport == "udp" and tcp:
-            return truncated(asked)
-        count = 4000 if tcp else 80
-        header = struct.pack("!6H", asked.ident, 0x8180, 1, 1 + count, 0, 0)
-        long = b"".join(b"\x01" + bytes([97 + n % 26]) for n in range(110)) + b"\xc0\x0c"
-        base = 12 + len(asked.question) + 12
-        first = struct.pack("!HHHIH", 0xC00C, 2, 1, 300, len(long)) + long
-        rest = b"".join(
-            struct.pack("!HHHIHH", 0xC00C, 2, 1, 300, 2, 0xC000 | base + 2 * (n % 100)) for n in range(count)
-        )
-        return header + asked.question + first + rest
-
-    upstream.on(name, heavy)
+    upstream.on(name, heavy_names(tcp=tcp))
     started = time.monotonic()
     octets = exchange(server, query(name, "NS", edns=Edns()), tcp=tcp)
     assert octets is not None

@@ -183,6 +183,25 @@ def truncated(asked: Asked) -> bytes:
     return reply(asked, flags=dns.flags.TC)
 
 
+def heavy_names(*, tcp: bool) -> Callable[[Asked], bytes]:
+    """Answer with many long compressed names: 1,200 octets over UDP; with `tcp` far more, over TCP alone."""
+
+    def heavy(asked: Asked) -> bytes:
+        if asked.transport == "udp" and tcp:
+            return truncated(asked)
+        count = 4000 if tcp else 80
+        header = struct.pack("!6H", asked.ident, 0x8180, 1, 1 + count, 0, 0)
+        long = b"".join(b"\x01" + bytes([97 + n % 26]) for n in range(110)) + b"\xc0\x0c"
+        base = 12 + len(asked.question) + 12
+        first = struct.pack("!HHHIH", 0xC00C, 2, 1, 300, len(long)) + long
+        rest = b"".join(
+            struct.pack("!HHHIHH", 0xC00C, 2, 1, 300, 2, 0xC000 | base + 2 * (n % 100)) for n in range(count)
+        )
+        return header + asked.question + first + rest
+
+    return heavy
+
+
 def address_for(asked: Asked) -> bytes:
     """192.0.2.80 for the name asked: what a test takes for the right answer."""
     return reply(asked, f"{asked.name} 300 IN A 192.0.2.80")
